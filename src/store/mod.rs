@@ -1,0 +1,1 @@
+//! The adapters: one [`Store`](crate::ports::Store) each in memory, on disk and on Azure Storage.
