@@ -1,4 +1,10 @@
 //! CoreMachine runs jobs as ordered stages of parallel tasks, as one Azure Functions custom handler.
 
+pub mod contract;
+pub mod jobs;
 pub mod ports;
+pub mod prelude;
 pub mod store;
+
+#[doc(hidden)]
+pub use linkme; // for `register_job!`
