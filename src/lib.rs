@@ -1,7 +1,10 @@
 //! CoreMachine runs jobs as ordered stages of parallel tasks, as one Azure Functions custom handler.
 
 pub mod contract;
+pub mod engine;
 pub mod jobs;
+pub mod machine;
+pub mod model;
 pub mod ports;
 pub mod prelude;
 pub mod store;

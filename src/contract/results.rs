@@ -54,7 +54,7 @@ impl From<TaskError> for TaskEnd {
 
 /// A blob that a stage's aggregate refers to.
 #[derive(Clone, Debug)]
-pub struct Attachment {
+pub(crate) struct Attachment {
     /// The blob's name in the payload container.
     pub name: String,
     /// The media type.

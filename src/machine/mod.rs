@@ -1,0 +1,143 @@
+//! [`CoreMachine`]: loads what is stored, asks the engine, applies what it decides.
+//!
+//! One verb a file, the same verb as on the floors above and below: `submit`, `advance_stage`, `process_task`,
+//! `status`. Between any two awaits the process may be killed; each verb can be repeated from its beginning.
+
+mod advance_stage;
+mod author;
+mod payloads;
+mod plans;
+mod process_task;
+mod secret;
+mod status;
+mod submit;
+
+pub use crate::engine::{Delivery, Submission};
+pub use status::{JobReport, StageReport};
+pub use submit::{SubmitError, Submitted};
+
+use crate::contract::JobId;
+use crate::contract::registry::{RegisteredJob, Registry};
+use crate::engine::{JobState, Node, Stage};
+use crate::model::{StageMessage, StageRow, Tally, TaskMessage, UnreadableMessage, keys};
+use crate::ports::{Environment, Query, Queue, Row, Select, Store, StoreError, Table, TablesExt};
+use plans::Plans;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs jobs of every registered type, and knows none of them.
+///
+/// Any number of machines may work on one store at the same time.
+pub struct CoreMachine {
+    registry: Registry,
+    store: Store,
+    environment: Arc<dyn Environment>,
+    plans: Plans,
+    secret: tokio::sync::OnceCell<[u8; 32]>,
+}
+
+/// Why a message was not dealt with. The message is to be delivered again.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The message is none of ours.
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableMessage),
+    /// The job's type is not linked into this binary; another version of the app may have it.
+    #[error("job type `{0}` is not registered in this version of the app")]
+    UnknownJobType(String),
+    /// Others kept changing the job between our reads and our writes.
+    #[error("job `{0}` kept changing; trying again later")]
+    Contended(JobId),
+}
+
+impl CoreMachine {
+    /// A machine on a store.
+    pub fn new(registry: Registry, store: Store, environment: Arc<dyn Environment>) -> Self {
+        Self { registry, store, environment, plans: Plans::default(), secret: tokio::sync::OnceCell::new() }
+    }
+
+    /// The job types it runs.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The store it works on.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The clock and the dice it uses.
+    pub fn environment(&self) -> &dyn Environment {
+        self.environment.as_ref()
+    }
+
+    fn job_type(&self, name: &str) -> Result<&RegisteredJob, MachineError> {
+        self.registry.get(name).ok_or_else(|| MachineError::UnknownJobType(name.to_owned()))
+    }
+
+    /// Reads a job and the stages of its present run, as they are at one moment.
+    async fn load(&self, job_id: &JobId) -> Result<Option<JobState>, StoreError> {
+        let query = Query {
+            table: Table::Jobs,
+            partition: job_id.as_str(),
+            from: keys::JOB,
+            to: Some(keys::AFTER_STAGES),
+            limit: 1000,
+            select: Select::Documents,
+        };
+        let rows = self.store.tables.query_all(query).await?;
+        let Some(job) = rows.iter().find(|row| row.key == keys::JOB) else { return Ok(None) };
+        let mut state = JobState { job: job.read()?, etag: job.etag.clone(), stages: BTreeMap::new() };
+        let first = keys::stage(state.job.run, 0);
+        let next_run = keys::stage(state.job.run + 1, 0);
+        for row in rows.iter().filter(|row| row.key >= first && row.key < next_run) {
+            let stage: StageRow = row.read()?;
+            state.stages.insert(stage.stage, Stage { row: stage, etag: row.etag.clone() });
+        }
+        Ok(Some(state))
+    }
+
+    /// The children of a node that have ended, by number.
+    async fn children(
+        &self,
+        job: &JobId,
+        run: u32,
+        stage: u32,
+        node: Node,
+    ) -> Result<BTreeMap<u64, Tally>, StoreError> {
+        let partition = node.partition(job, run, stage);
+        let query = Query {
+            table: Table::Outcomes,
+            partition: &partition,
+            from: "",
+            to: Some(keys::AFTER_CHILDREN),
+            limit: 1000,
+            select: Select::Documents,
+        };
+        let rows = self.store.tables.query_all(query).await?;
+        rows.iter().map(|row| Ok((child_number(row)?, row.read()?))).collect()
+    }
+
+    async fn send_task(&self, message: &TaskMessage, delay: Duration) -> Result<(), StoreError> {
+        self.store.queues.send(Queue::Tasks, message.to_bytes(), delay).await
+    }
+
+    async fn send_stage(&self, message: &StageMessage, delay: Duration) -> Result<(), StoreError> {
+        self.store.queues.send(Queue::Stages, message.to_bytes(), delay).await
+    }
+}
+
+fn child_number(row: &Row) -> Result<u64, StoreError> {
+    row.key.parse().map_err(|error| StoreError::rejected(format!("reading row `{}`", row.key), error))
+}
+
+impl fmt::Debug for CoreMachine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("CoreMachine").field("job_types", &self.registry.names()).finish_non_exhaustive()
+    }
+}
