@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod engine;
+pub mod host;
 pub mod jobs;
 pub mod machine;
 pub mod model;

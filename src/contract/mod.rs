@@ -14,6 +14,7 @@ mod results;
 mod task;
 
 pub use context::{JobContext, StageAggregates, SubmitContext, TaskContext};
+pub(crate) use error::with_causes;
 pub use error::{JobError, OrFail, Result, TaskError, TaskResult};
 pub use id::{InvalidJobId, JobId, TaskId};
 pub(crate) use id::{canonical_json, sha256_hex};

@@ -1,0 +1,207 @@
+//! The local stand-in for the host's queue listener: wakes the machine through the same routes, with the same calls.
+
+use super::functions::{ADVANCE_STAGE, PROCESS_TASK};
+use crate::contract::with_causes;
+use crate::ports::{Queue, Queues, Receipt, Received, Store, StoreError};
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{interval_at, sleep};
+use tower::ServiceExt;
+use tracing::{error, warn};
+
+// As the app's host.json and the host itself have it.
+/// How many calls of one function run side by side: `batchSize` and `newBatchThreshold`.
+const CONCURRENCY: usize = 24;
+/// How many messages are taken at a time: `batchSize`.
+const BATCH: u32 = 16;
+/// How often a message is tried: `maxDequeueCount`.
+const MAX_DEQUEUE_COUNT: u32 = 5;
+/// How long a failed message waits: `visibilityTimeout`.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a message stays hidden while its call runs, and how often that is renewed.
+const LEASE: Duration = Duration::from_secs(600);
+const RENEWAL: Duration = Duration::from_secs(300);
+/// How soon and how late an empty queue is looked at again. Messages sent by this process wake the pump at once; the
+/// rest are delayed ones, and those of other processes.
+const SHORTEST_POLL: Duration = Duration::from_millis(50);
+const LONGEST_POLL: Duration = Duration::from_millis(500);
+
+/// Delivers messages to the routes of the functions, until it is dropped.
+#[derive(Debug)]
+pub struct Pump {
+    listeners: JoinSet<()>,
+}
+
+impl Pump {
+    /// Listens to both queues.
+    pub fn start(router: &Router, queues: &WakingQueues) -> Self {
+        let mut listeners = JoinSet::new();
+        for (queue, function) in [(Queue::Tasks, PROCESS_TASK), (Queue::Stages, ADVANCE_STAGE)] {
+            let listener = Listener { queue, function, router: router.clone(), queues: queues.clone() };
+            listeners.spawn(listener.listen());
+        }
+        Self { listeners }
+    }
+
+    /// Waits for as long as the pump runs.
+    pub async fn forever(mut self) {
+        while self.listeners.join_next().await.is_some() {}
+    }
+}
+
+/// Queues that wake the pump of their own process when something is sent.
+#[derive(Clone)]
+pub struct WakingQueues {
+    queues: Arc<dyn Queues>,
+    sent: Arc<[Notify; Queue::ALL.len()]>,
+}
+
+impl WakingQueues {
+    /// Puts itself between a store and its queues.
+    pub fn within(store: Store) -> (Store, Self) {
+        let waking = Self { queues: store.queues, sent: Arc::default() };
+        (Store { queues: Arc::new(waking.clone()), ..store }, waking)
+    }
+
+    fn sent_to(&self, queue: Queue) -> &Notify {
+        &self.sent[queue as usize]
+    }
+}
+
+#[async_trait]
+impl Queues for WakingQueues {
+    async fn send(&self, queue: Queue, body: Bytes, delay: Duration) -> Result<(), StoreError> {
+        self.queues.send(queue, body, delay).await?;
+        self.sent_to(queue).notify_one();
+        Ok(())
+    }
+
+    async fn receive(&self, queue: Queue, max: u32, visibility: Duration) -> Result<Vec<Received>, StoreError> {
+        self.queues.receive(queue, max, visibility).await
+    }
+
+    async fn delete(&self, queue: Queue, receipt: &Receipt) -> Result<(), StoreError> {
+        self.queues.delete(queue, receipt).await
+    }
+
+    async fn hide(&self, queue: Queue, receipt: &Receipt, visibility: Duration) -> Result<Receipt, StoreError> {
+        self.queues.hide(queue, receipt, visibility).await
+    }
+
+    async fn length(&self, queue: Queue) -> Result<u64, StoreError> {
+        self.queues.length(queue).await
+    }
+}
+
+/// One queue and the function that it triggers.
+#[derive(Clone)]
+struct Listener {
+    queue: Queue,
+    function: &'static str,
+    router: Router,
+    queues: WakingQueues,
+}
+
+impl Listener {
+    async fn listen(self) {
+        let mut calls = JoinSet::new();
+        let mut poll = SHORTEST_POLL;
+        loop {
+            while calls.try_join_next().is_some() {}
+            let room = u32::try_from(CONCURRENCY - calls.len()).unwrap_or(0).min(BATCH);
+            if room == 0 {
+                calls.join_next().await;
+                continue;
+            }
+            let messages = self.queues.receive(self.queue, room, LEASE).await.unwrap_or_else(|error| {
+                error!(queue = self.queue.name(), error = with_causes(&error), "receiving failed");
+                Vec::new()
+            });
+            if messages.is_empty() {
+                tokio::select! {
+                    () = self.queues.sent_to(self.queue).notified() => poll = SHORTEST_POLL,
+                    () = sleep(poll) => poll = (poll * 2).min(LONGEST_POLL),
+                }
+                continue;
+            }
+            poll = SHORTEST_POLL;
+            for message in messages {
+                calls.spawn(self.clone().deliver(message));
+            }
+        }
+    }
+
+    /// Calls the function for one delivery and settles it by the answer.
+    async fn deliver(self, message: Received) {
+        let mut receipt = message.receipt.clone();
+        let done = {
+            let call = self.call(&message);
+            tokio::pin!(call);
+            let mut renewal = interval_at(tokio::time::Instant::now() + RENEWAL, RENEWAL);
+            loop {
+                tokio::select! {
+                    done = &mut call => break done,
+                    _ = renewal.tick() => match self.queues.hide(self.queue, &receipt, LEASE).await {
+                        Ok(renewed) => receipt = renewed,
+                        Err(error) => warn!(error = with_causes(&error), "the message may be delivered twice"),
+                    },
+                }
+            }
+        };
+        let settled = if done {
+            self.queues.delete(self.queue, &receipt).await
+        } else if message.dequeue_count >= MAX_DEQUEUE_COUNT {
+            self.give_up(&message, &receipt).await
+        } else {
+            self.queues.hide(self.queue, &receipt, VISIBILITY_TIMEOUT).await.map(drop)
+        };
+        if let Err(error) = settled {
+            warn!(queue = self.queue.name(), error = with_causes(&error), "settling failed; the message comes again");
+        }
+    }
+
+    async fn call(&self, message: &Received) -> bool {
+        let body = json!({
+            "Data": { "message": STANDARD.encode(&message.body) },
+            "Metadata": { "DequeueCount": message.dequeue_count.to_string(), "Id": json!(message.receipt.id).to_string() },
+        });
+        let request = Request::post(format!("/{}", self.function))
+            .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
+            .header("x-azure-functions-invocationid", format!("{}-{}", message.receipt.id, message.dequeue_count))
+            .body(Body::from(body.to_string()));
+        match request {
+            Ok(request) => match self.router.clone().oneshot(request).await {
+                Ok(response) => response.status().is_success(),
+                Err(never) => match never {},
+            },
+            Err(error) => {
+                error!(error = with_causes(&error), "a call that cannot be made");
+                false
+            }
+        }
+    }
+
+    async fn give_up(&self, message: &Received, receipt: &Receipt) -> Result<(), StoreError> {
+        error!(queue = self.queue.name(), message = message.receipt.id, "given up; moved to the poison queue");
+        if let Some(poison) = self.queue.poison() {
+            self.queues.send(poison, message.body.clone(), Duration::ZERO).await?;
+        }
+        self.queues.delete(self.queue, receipt).await
+    }
+}
+
+impl std::fmt::Debug for WakingQueues {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("WakingQueues")
+    }
+}
