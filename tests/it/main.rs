@@ -1,1 +1,3 @@
-//! x
+//! The whole system, through its doors: the binary, its package, and the hosts that run it.
+
+mod functions_host;
