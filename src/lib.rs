@@ -9,6 +9,7 @@ pub mod model;
 pub mod ports;
 pub mod prelude;
 pub mod store;
+pub mod testing;
 
 #[doc(hidden)]
 pub use linkme; // for `register_job!`
