@@ -89,6 +89,11 @@ impl Bench {
         report.ok().flatten().unwrap_or_else(|| panic!("job `{job_id}` is gone"))
     }
 
+    /// Lets virtual time pass.
+    pub fn pass(&self, duration: Duration) {
+        self.environment.advance(duration);
+    }
+
     /// The present virtual time.
     pub fn now(&self) -> Time {
         self.environment.now()

@@ -5,8 +5,9 @@ use crate::model::{
 use crate::ports::{Etag, Time, Write};
 use std::collections::BTreeMap;
 
-/// The most stages of one job: a job that always advances ends here, with an error that says so.
-pub const MAX_STAGES: u32 = 1000;
+/// The most stages of one run. Every stage reads the aggregates of all before it, so their number must stay small; a job
+/// that always advances ends here, with an error that says so.
+pub const MAX_STAGES: u32 = 100;
 
 /// A job as one read of its partition found it.
 #[derive(Clone, Debug)]

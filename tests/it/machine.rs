@@ -1,15 +1,215 @@
 //! The machine on the memory store: the protocol's steps, seen from outside.
 
-use coremachine::model::JobStatus;
+use crate::scripted::{Deed, Scripted};
+use coremachine::machine::{Delivery, JobReport, SubmitError};
+use coremachine::model::{JobStatus, StageMessage, TaskMessage};
+use coremachine::ports::{BlobName, Queue, Select, Table, TablesExt};
+use coremachine::prelude::ContainerName;
 use coremachine::testing::Bench;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn run(job: &Scripted) -> JobReport {
+    Bench::new().run("scripted", json!(job)).await
+}
+
+fn stages(stages: Vec<Vec<Deed>>) -> Scripted {
+    Scripted { stages, batch_size: 1, ..Scripted::default() }
+}
 
 #[tokio::test]
 async fn hello_world_greets_and_counts() {
-    for count in [1, 2, 64, 65, 2000] {
+    for count in [1, 2, 64, 65, 5000] {
         let report = Bench::new().run("hello_world", json!({ "message": "Welcome", "count": count })).await;
         assert_eq!(report.job.status, JobStatus::Completed);
         assert_eq!(report.result, json!({ "greeting": "Welcome", "count": count }));
         assert_eq!((report.stages.len(), report.stages[0].tally.completed), (1, count));
     }
+}
+
+#[tokio::test]
+async fn a_roll_call_of_three_levels_counts_every_task_once() {
+    let deeds: Vec<_> = (0..4100).map(Deed::Give).collect();
+    let report = run(&stages(vec![deeds])).await;
+    assert_eq!(report.stages[0].row.batches, 4100);
+    assert_eq!(report.result, json!([(0..4100).collect::<Vec<_>>()]));
+}
+
+#[tokio::test]
+async fn stages_follow_each_other_and_results_keep_their_order() {
+    for batch_size in [1, 2, 7] {
+        let job = Scripted {
+            batch_size,
+            ..stages(vec![vec![Deed::Give(1), Deed::Give(2), Deed::Give(3)], vec![], vec![Deed::Give(4)]])
+        };
+        let report = run(&job).await;
+        assert_eq!(report.job.status, JobStatus::Completed, "{:?}", report.job.error);
+        assert_eq!(report.result, json!([[1, 2, 3], [], [4]]));
+        assert_eq!(report.stages.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_retried_with_backoff_and_what_succeeded_is_kept() {
+    let bench = Bench::new();
+    let before = bench.now();
+    let job =
+        Scripted { batch_size: 3, ..stages(vec![vec![Deed::SucceedAt(1), Deed::SucceedAt(3), Deed::SucceedAt(2)]]) };
+    let report = bench.run("scripted", json!(job)).await;
+    assert_eq!(report.result, json!([[1, 3, 2]]));
+    let waited = bench.now().since(before);
+    assert!(waited > Duration::ZERO && waited <= Duration::from_secs(5 + 10), "waited {waited:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_never_succeeds_fails_the_job_by_name() {
+    for (deed, code) in [
+        (Deed::SucceedAt(9), "task_error"),
+        (Deed::GiveUp, "given_up"),
+        (Deed::Panic, "panicked"),
+        (Deed::Hang, "timed_out"),
+    ] {
+        let report = run(&stages(vec![vec![Deed::Give(1), deed.clone()], vec![Deed::Give(2)]])).await;
+        assert_eq!(report.job.status, JobStatus::Failed);
+        let error = report.job.error.expect("a failed job says why");
+        assert_eq!((error.code.as_str(), error.stage, error.tasks.len()), ("tasks_failed", 1, 1), "{deed:?}");
+        assert_eq!(error.tasks[0].code, code);
+        assert!(error.tasks[0].task_id.ends_with("-1-1"));
+        assert_eq!((report.stages.len(), report.stages[0].tally.failed), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_fault_in_a_method_of_the_job_fails_the_job_and_nothing_else() {
+    for method in ["plan", "aggregate", "advance", "result"] {
+        for (fault, code) in [(method.to_owned(), "scripted"), (format!("{method}!"), "panicked")] {
+            let report = run(&Scripted { fault: fault.clone(), ..stages(vec![vec![Deed::Give(1)]]) }).await;
+            assert_eq!(report.job.status, JobStatus::Failed, "{fault}");
+            assert_eq!(report.job.error.expect("a failed job says why").code, code, "{fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_always_advances_ends_with_words() {
+    let report = run(&Scripted { fault: "endless".to_owned(), ..stages(vec![]) }).await;
+    assert_eq!(report.job.error.expect("it ends").code, "too_many_stages");
+}
+
+#[tokio::test]
+async fn what_outgrows_its_row_comes_back_from_a_blob() {
+    let bench = Bench::new();
+    let job = Scripted { name: "n".repeat(200_000), ..stages(vec![vec![Deed::Bulk(300_000), Deed::Give(1)]]) };
+    let report = bench.run("scripted", json!(job)).await;
+    assert_eq!(report.parameters["name"].as_str().map(str::len), Some(200_000));
+    assert_eq!(report.result[0][0].as_str().map(str::len), Some(300_000));
+    let payloads = ContainerName::parse("coremachine-payloads").expect("a name");
+    let kept = bench.store().payloads.list(&payloads, report.job.job_id.as_str(), None).await.expect("listing");
+    assert!(kept.blobs.len() >= 4, "parameters, results, aggregate and result: {kept:?}");
+}
+
+#[tokio::test]
+async fn small_values_never_go_to_blobs_but_attachments_do() {
+    let bench = Bench::new();
+    let report = bench.run("scripted", json!(stages(vec![vec![Deed::Give(1)]]))).await;
+    let payloads = ContainerName::parse("coremachine-payloads").expect("a name");
+    let kept = bench.store().payloads.list(&payloads, "", None).await.expect("listing").blobs;
+    let note = &report.stages[0].result["note"];
+    assert_eq!(
+        kept.iter().map(|blob| blob.name.as_str()).collect::<Vec<_>>(),
+        [note["name"].as_str().expect("a name")]
+    );
+    let name = BlobName::parse(&kept[0].name).expect("a name");
+    let body = bench.store().payloads.read(&payloads, &name, 0..100, None).await.expect("reading");
+    assert_eq!((body.as_ref(), &note["size"]), (b"stage 1".as_slice(), &json!(7)));
+}
+
+#[tokio::test]
+async fn a_plan_is_stored_once_though_the_author_changes_his_mind() {
+    let bench = Bench::new();
+    let job = Scripted { restless: true, ..stages(vec![(0..100).map(|_| Deed::Give(0)).collect()]) };
+    let submitted = bench.submit("scripted", json!(job)).await.expect("accepted");
+    let open = StageMessage { job_id: submitted.job.job_id.clone(), run: 1, stage: 1, handed_on: false }.to_bytes();
+    let machine = bench.machine();
+    let twins =
+        tokio::join!(machine.advance_stage(&open, Delivery::First), machine.advance_stage(&open, Delivery::Repeated));
+    assert!(twins.0.is_ok() && twins.1.is_ok());
+    bench.settle().await;
+    let report = bench.report(&submitted.job.job_id).await;
+    let outputs = report.result[0].as_array().expect("outputs").clone();
+    assert_eq!(outputs.len(), 100);
+    assert!(outputs.iter().all(|output| *output == outputs[0]), "one plan, not a mixture: {outputs:?}");
+}
+
+#[tokio::test]
+async fn late_and_forged_messages_change_nothing() {
+    let bench = Bench::new();
+    let report = bench.run("scripted", json!(stages(vec![vec![Deed::Give(1)], vec![Deed::Give(2)]]))).await;
+    let job_id = report.job.job_id.clone();
+    let running =
+        bench.submit("scripted", json!(stages(vec![vec![Deed::Give(3)]]))).await.expect("accepted").job.job_id;
+    // For a moment the machine trusts that a job it saw alive still is, and may repeat what is harmless to repeat.
+    bench.pass(Duration::from_secs(2));
+    let before = dump(&bench).await;
+    for job_id in [&job_id, &running, &coremachine::contract::JobId::of_key("no", "job")] {
+        for (run, stage, batch, attempt) in
+            [(1, 1, 0, 1), (1, 2, 0, 1), (1, 9, 0, 1), (2, 1, 0, 1), (1, 1, u64::MAX, 1), (1, 1, 0, 2), (1, 1, 0, 0)]
+        {
+            let body = TaskMessage { job_id: job_id.clone(), run, stage, batch, attempt }.to_bytes();
+            for delivery in [Delivery::First, Delivery::Repeated] {
+                bench.machine().process_task(&body, delivery).await.expect("dropped");
+            }
+        }
+        for (run, stage) in [(1, 0), (1, 2), (1, 3), (1, u32::MAX), (2, 1)] {
+            let body = StageMessage { job_id: job_id.clone(), run, stage, handed_on: true }.to_bytes();
+            bench.machine().advance_stage(&body, Delivery::Repeated).await.expect("dropped");
+        }
+    }
+    assert!(dump(&bench).await == before, "rows and messages are as they were");
+    for body in ["", "{}", "null", "[1]", "\u{0}"] {
+        assert!(bench.machine().process_task(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
+        assert!(bench.machine().advance_stage(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
+    }
+}
+
+/// Every row of the jobs table and how many messages there are.
+async fn dump(bench: &Bench) -> (Vec<Value>, u64, u64) {
+    let store = bench.store();
+    let mut rows = Vec::new();
+    let day = store.tables.query_all(query(Table::Index, "day-2026-11-24")).await.expect("the index");
+    for job in day {
+        let job_id = job.document["job_id"].as_str().expect("a job id").to_owned();
+        let partition = store.tables.query_all(query(Table::Jobs, &job_id)).await.expect("a job");
+        rows.extend(partition.into_iter().map(|row| row.document));
+    }
+    let length = async |queue| store.queues.length(queue).await.expect("a length");
+    (rows, length(Queue::Tasks).await, length(Queue::Stages).await)
+}
+
+fn query(table: Table, partition: &str) -> coremachine::ports::Query<'_> {
+    coremachine::ports::Query { table, partition, from: "", to: None, limit: 1000, select: Select::Documents }
+}
+
+#[tokio::test]
+async fn the_same_work_submitted_twice_is_one_job() {
+    let bench = Bench::new();
+    let first = bench.submit("hello_world", json!({})).await.expect("accepted");
+    let second = bench.submit("hello_world", json!({ "count": 1, "message": "Hello" })).await.expect("accepted");
+    assert_eq!((first.deduplicated, second.deduplicated), (false, true));
+    assert_eq!(first.job.job_id, second.job.job_id);
+    bench.settle().await;
+    let third = bench.submit("hello_world", json!({})).await.expect("accepted");
+    assert_eq!((third.job.status, third.deduplicated), (JobStatus::Completed, true));
+}
+
+#[tokio::test]
+async fn every_fault_of_the_parameters_is_told_at_once() {
+    let bench = Bench::new();
+    let refused = bench.submit("hello_world", json!({ "message": "", "count": "many", "extra": 1 })).await;
+    let Err(SubmitError::InvalidParameters(faults)) = refused else { panic!("{refused:?}") };
+    let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/count", "/extra", "/message"]);
+    assert!(
+        matches!(bench.submit("nothing", json!({})).await, Err(SubmitError::UnknownJobType(name)) if name == "nothing")
+    );
 }

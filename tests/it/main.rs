@@ -2,3 +2,4 @@
 
 mod functions_host;
 mod machine;
+mod scripted;
