@@ -1,3 +1,4 @@
+use crate::ports::StoreError;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -28,8 +29,9 @@ impl JobError {
 
 /// Why a task did not succeed, and whether to try again.
 ///
-/// Any [`Error`] becomes one through `?`, with the code `task_error`, and is retried as the stage's policy says. Giving
-/// up is said aloud: [`TaskError::permanent`] or [`OrFail::or_fail`].
+/// Any [`Error`] becomes one through `?`, with the code `task_error`, and is retried as the stage's policy says, except
+/// [`StoreError::Rejected`], which says itself that trying again will not help. Giving up is otherwise said aloud:
+/// [`TaskError::permanent`] or [`OrFail::or_fail`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskError {
     /// A stable `snake_case` word.
@@ -70,9 +72,11 @@ impl<E: Error> From<E> for JobError {
     }
 }
 
-impl<E: Error> From<E> for TaskError {
+impl<E: Error + 'static> From<E> for TaskError {
     fn from(error: E) -> Self {
-        Self::transient("task_error", with_causes(&error))
+        let error: &(dyn Error + 'static) = &error;
+        let refused = matches!(error.downcast_ref(), Some(StoreError::Rejected { .. }));
+        Self { code: "task_error".into(), message: with_causes(error), retryable: !refused }
     }
 }
 

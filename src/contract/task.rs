@@ -12,7 +12,7 @@ pub trait Task: Serialize + DeserializeOwned + Send + 'static {
     /// The name in stored plans, `snake_case`. Renaming it breaks jobs under way.
     const TASK_TYPE: &'static str;
 
-    /// What a successful execution returns; at most 16 MiB as JSON.
+    /// What a successful execution returns; at most 256 MiB as JSON.
     type Output: Serialize + DeserializeOwned + Send;
 
     /// Does the work. An error through `?` is retried; see [`TaskError`](super::TaskError) for giving up.

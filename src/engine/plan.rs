@@ -3,9 +3,12 @@ use std::ops::Range;
 
 /// The most tasks on one page of a plan.
 pub const PAGE_TASKS: usize = 1000;
-/// The size, as JSON text in bytes, at which a page of a plan is full; below the share of a row, so that only batches of
-/// large tasks leave the table.
-const PAGE_SIZE: usize = 48 * 1024;
+/// The size of a full page, as JSON text in bytes; below the share of a row, so that only batches of large tasks leave
+/// the table.
+const PAGE_SIZE: usize = 60 * 1024;
+
+/// What a task's JSON has around its type and parameters.
+const ENVELOPE: usize = r#"{"type":"","parameters":},"#.len();
 
 /// How many batches `tasks` travel in.
 pub fn batch_count(tasks: u64, batch_size: u32) -> u64 {
@@ -23,16 +26,21 @@ pub fn tasks_of_batch(batch: u64, tasks: u64, batch_size: u32) -> Range<u64> {
 pub struct PageFill {
     tasks: Vec<PlannedTaskRow>,
     size: usize,
+    size_before_batch: usize,
 }
 
 impl PageFill {
     /// Adds a task, and hands out the page if that filled it.
     pub fn add(&mut self, task: PlannedTaskRow, batch_size: u32) -> Option<Vec<PlannedTaskRow>> {
-        self.size += task.task_type.len() + task.parameters.to_string().len() + 32;
+        self.size += task.task_type.len() + task.parameters.to_string().len() + ENVELOPE;
         self.tasks.push(task);
-        let whole = self.tasks.len().is_multiple_of(batch_size as usize);
-        let full = self.tasks.len() + batch_size as usize > PAGE_TASKS || self.size >= PAGE_SIZE;
-        (whole && full).then(|| std::mem::take(self).tasks)
+        if !self.tasks.len().is_multiple_of(batch_size as usize) {
+            return None;
+        }
+        // The next batch is taken to be as large as this one.
+        let batch = self.size - std::mem::replace(&mut self.size_before_batch, self.size);
+        let full = self.tasks.len() + batch_size as usize > PAGE_TASKS || self.size + batch > PAGE_SIZE;
+        full.then(|| std::mem::take(self).tasks)
     }
 
     /// Hands out the last page, if anything is on it.
@@ -69,6 +77,15 @@ mod tests {
             assert_eq!(page.len() % 7, 0);
             assert!(page.len() <= PAGE_TASKS);
         }
+    }
+
+    #[test]
+    fn a_page_of_whole_batches_stays_within_its_share() {
+        let mut fill = PageFill::default();
+        let task = PlannedTaskRow { task_type: "t".to_owned(), parameters: json!("x".repeat(200)) };
+        let page = (0..1000).find_map(|_| fill.add(task.clone(), 100)).expect("a full page");
+        assert_eq!(page.len(), 200);
+        assert!(json!(page).to_string().len() <= PAGE_SIZE);
     }
 
     #[test]

@@ -6,7 +6,7 @@ register_job!(HelloWorld, tasks: [Greet]);
 
 /// Greets, once or many times.
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct HelloWorld {
     /// What the greeting says.
     #[schemars(length(min = 1, max = 1000))]
@@ -22,25 +22,31 @@ impl Default for HelloWorld {
     }
 }
 
-#[rustfmt::skip]
 impl Job for HelloWorld {
     const JOB_TYPE: &str = "hello_world";
 
-    fn create_stage_tasks(&self, _stage: u32, _context: &JobContext) -> Result<StageTasks<'_, Self>> {
+    fn create_stage_tasks(&self, _: u32, _: &JobContext) -> Result<StageTasks<'_, Self>> {
         Ok(StageTasks::each((0..self.count).map(|index| Greet { greeting: self.message.clone(), index })))
     }
 
-    fn aggregate_stage_results(&self, _stage: u32, results: StageResults<'_, Self>) -> Result<Value> {
-        let greetings = results.outputs::<Greet>().try_fold(0, |count, greeting| greeting.map(|_| count + 1))?;
-        Ok(json!({ "greeting": self.message, "count": greetings }))
+    fn aggregate_stage_results(&self, _: u32, results: StageResults<'_, Self>) -> Result<Value> {
+        Ok(json!({ "greeting": self.message, "count": results.outputs::<Greet>().count() }))
     }
 
-    fn should_advance_stage(&self, _stage: u32, _context: &JobContext) -> Result<bool> { Ok(false) }
+    fn should_advance_stage(&self, _: u32, _: &JobContext) -> Result<bool> {
+        Ok(false)
+    }
 
-    fn get_final_result(&self, context: &JobContext) -> Result<Value> { Ok(context.stage_results[1].clone()) }
+    fn get_final_result(&self, context: &JobContext) -> Result<Value> {
+        Ok(context.stage_results[1].clone())
+    }
+
+    fn stage_policy(&self, _: u32) -> StagePolicy {
+        StagePolicy { batch_size: 32, ..StagePolicy::default() }
+    }
 }
 
-/// One greeting: says it back.
+/// Says the greeting back.
 #[derive(Serialize, Deserialize)]
 struct Greet {
     greeting: String,
@@ -51,7 +57,7 @@ impl Task for Greet {
     const TASK_TYPE: &str = "greet";
     type Output = Self;
 
-    async fn execute(self, _context: &TaskContext) -> TaskResult<Self> {
+    async fn execute(self, _: &TaskContext) -> TaskResult<Self> {
         Ok(self)
     }
 }

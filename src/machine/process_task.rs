@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, info_span, warn};
 
-/// The largest output of one task, as JSON text in bytes.
-const OUTPUT_LIMIT: usize = 16 * 1024 * 1024;
+/// The largest output of one task, as JSON text in bytes: what one blob write and one handler's memory bear easily.
+const OUTPUT_LIMIT: usize = 256 * 1024 * 1024;
 
 impl CoreMachine {
     /// Processes a message of the task queue: one attempt at one batch.
