@@ -1,5 +1,6 @@
 //! CoreMachine runs jobs as ordered stages of parallel tasks, as one Azure Functions custom handler.
 
+pub mod cli;
 pub mod contract;
 pub mod engine;
 pub mod host;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `coremachine` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coremachine::cli::main()
+}
