@@ -1,5 +1,6 @@
 //! The adapters: one [`Store`](crate::ports::Store) each in memory, on disk and on Azure Storage.
 
+pub mod azure;
 mod embedded;
 mod environment;
 pub mod limits;

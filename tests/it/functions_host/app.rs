@@ -118,6 +118,21 @@ impl App {
             functions,
         })
     }
+
+    /// The function that answers a request: the first one, by upper-cased name, whose template and methods match.
+    pub(crate) fn http_function(&self, method: &str, path: &str) -> Option<(&str, &HttpTrigger)> {
+        let path = path.strip_prefix('/')?.strip_prefix(self.route_prefix.as_str())?;
+        if !path.is_empty() && !path.starts_with('/') {
+            return None;
+        }
+        self.functions.iter().find_map(|function| match &function.trigger {
+            Trigger::Http(trigger) => {
+                let listed = trigger.methods.as_ref().is_none_or(|methods| methods.iter().any(|own| own == method));
+                (listed && trigger.route.matches(path)).then_some((function.name.as_str(), trigger))
+            }
+            Trigger::Queue(_) | Trigger::Timer { .. } => None,
+        })
+    }
 }
 
 /// Of the Consumption plan, the shortest of all.

@@ -1,6 +1,5 @@
 //! The HTTP front: forwards requests to the function whose route and methods match first.
 
-use super::app::{HttpTrigger, Trigger};
 use super::{Host, VERSION};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -28,7 +27,8 @@ async fn forward(
     request: Request,
 ) -> Result<Response, StatusCode> {
     let (parts, body) = request.into_parts();
-    let (function, trigger) = matching(&host, parts.method.as_str(), parts.uri.path()).ok_or(StatusCode::NOT_FOUND)?;
+    let (function, trigger) =
+        host.app.http_function(parts.method.as_str(), parts.uri.path()).ok_or(StatusCode::NOT_FOUND)?;
     if !trigger.anonymous && !holds_key(&host, &parts.headers, &parts.uri) {
         return Err(StatusCode::UNAUTHORIZED);
     }
@@ -46,21 +46,6 @@ async fn forward(
         .body(body);
     let response = request.send().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     buffered(response).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// The first function, by upper-cased name, whose template and methods match. The handler sees the path itself.
-fn matching<'a>(host: &'a Host, method: &str, path: &str) -> Option<(&'a str, &'a HttpTrigger)> {
-    let path = path.strip_prefix('/')?.strip_prefix(host.app.route_prefix.as_str())?;
-    if !path.is_empty() && !path.starts_with('/') {
-        return None;
-    }
-    host.app.functions.iter().find_map(|function| match &function.trigger {
-        Trigger::Http(trigger) => {
-            let listed = trigger.methods.as_ref().is_none_or(|methods| methods.iter().any(|listed| listed == method));
-            (listed && trigger.route.matches(path)).then_some((function.name.as_str(), trigger))
-        }
-        Trigger::Queue(_) | Trigger::Timer { .. } => None,
-    })
 }
 
 fn holds_key(host: &Host, headers: &HeaderMap, uri: &Uri) -> bool {
