@@ -45,7 +45,10 @@ fn describe(job: &RegisteredJob) -> String {
         } else {
             schema.get("default").map_or_else(|| "optional".to_owned(), |default| format!("default {default}"))
         };
-        text += &format!("\n  {name} ({note})\n      {}\n", schema["description"].as_str().unwrap_or_default().replace('\n', "\n      "));
+        text += &format!(
+            "\n  {name} ({note})\n      {}\n",
+            schema["description"].as_str().unwrap_or_default().replace('\n', "\n      ")
+        );
     }
     text
 }

@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn a_value_that_is_json_is_taken_as_json() {
         let read = read(&["count=3", "message=Welcome", "extensions=[\".tif\"]", "text=\"3\"", "empty=", "sum=a=b"]);
-        let expected = json!({ "count": 3, "message": "Welcome", "extensions": [".tif"], "text": "3", "empty": "", "sum": "a=b" });
+        let expected =
+            json!({ "count": 3, "message": "Welcome", "extensions": [".tif"], "text": "3", "empty": "", "sum": "a=b" });
         assert_eq!(read, Ok(expected));
     }
 

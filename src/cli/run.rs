@@ -57,7 +57,8 @@ async fn submit(machine: &CoreMachine, job_type: &str, parameters: &Value) -> Re
             parameters: parameters.clone(),
             idempotency_key: (repetition > 1).then(|| format!("run-{repetition}-{parameters}")),
         };
-        let Submitted { job, deduplicated, .. } = machine.submit(submission).await.map_err(|error| refused(machine, error))?;
+        let Submitted { job, deduplicated, .. } =
+            machine.submit(submission).await.map_err(|error| refused(machine, error))?;
         if !(deduplicated && job.status.is_terminal()) {
             return Ok(job.job_id);
         }
@@ -69,7 +70,8 @@ fn refused(machine: &CoreMachine, error: SubmitError) -> Failure {
     match error {
         SubmitError::UnknownJobType(name) => job_types::unknown(machine.registry(), &name),
         SubmitError::InvalidParameters(faults) => {
-            let lines: Vec<_> = faults.iter().map(|ParameterFault { pointer, detail }| format!("  {pointer}: {detail}")).collect();
+            let lines: Vec<_> =
+                faults.iter().map(|ParameterFault { pointer, detail }| format!("  {pointer}: {detail}")).collect();
             Failure::usage(format!("the parameters are refused\n{}", lines.join("\n")))
         }
         SubmitError::IdempotencyKeyReused => Failure::usage(error),
@@ -92,7 +94,10 @@ async fn watch(machine: &CoreMachine, job_id: &JobId, progress: &mut Progress) -
 fn conclude(report: &JobReport, json: bool) -> Exit {
     let job = &report.job;
     if json {
-        println!("{}", json!({ "job_id": job.job_id, "status": job.status, "result": report.result, "error": job.error }));
+        println!(
+            "{}",
+            json!({ "job_id": job.job_id, "status": job.status, "result": report.result, "error": job.error })
+        );
     } else if let Some(error) = &job.error {
         eprintln!("job {} in stage {}: {} ({})", job.status, error.stage, error.message, error.code);
         for task in &error.tasks {
@@ -143,7 +148,8 @@ impl Progress {
                 }
             }
             Self::Lines { last } => {
-                let line = json!({ "status": report.job.status, "stage": report.job.stage, "progress": report.progress });
+                let line =
+                    json!({ "status": report.job.status, "stage": report.job.stage, "progress": report.progress });
                 if line != *last {
                     println!("{line}");
                     *last = line;
@@ -163,5 +169,7 @@ impl Progress {
 
 fn bar(stage: u32) -> ProgressBar {
     let style = ProgressStyle::with_template("stage {prefix}  {bar:40.cyan/blue} {pos}/{len} tasks  {elapsed}");
-    ProgressBar::new(0).with_prefix(stage.to_string()).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(0)
+        .with_prefix(stage.to_string())
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

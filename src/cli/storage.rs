@@ -11,8 +11,8 @@ const DATA: &str = "COREMACHINE_DATA";
 
 /// The accounts named by the process's settings. Nothing is sent yet.
 pub(super) fn from_settings() -> Result<Store, Failure> {
-    let has_data_account =
-        std::env::vars().any(|(name, value)| (name == DATA || name.starts_with(&format!("{DATA}__"))) && !value.is_empty());
+    let has_data_account = std::env::vars()
+        .any(|(name, value)| (name == DATA || name.starts_with(&format!("{DATA}__"))) && !value.is_empty());
     let data = if has_data_account { DATA } else { STATE };
     let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let settings = StorageSettings::resolve(STATE, data, lookup).map_err(Failure::usage)?;

@@ -9,22 +9,22 @@ register_job!(Scripted, tasks: [Act]);
 /// Does what its parameters say.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Scripted {
+pub(crate) struct Scripted {
     /// The tasks of each stage.
-    pub stages: Vec<Vec<Deed>>,
+    pub(crate) stages: Vec<Vec<Deed>>,
     /// Tells one job from another.
-    pub name: String,
-    pub batch_size: u32,
+    pub(crate) name: String,
+    pub(crate) batch_size: u32,
     /// The method that goes wrong, and how: `plan`, `aggregate`, `advance`, `result`, each with `!` for a panic.
-    pub fault: String,
+    pub(crate) fault: String,
     /// Whether every call of `create_stage_tasks` gives other tasks.
-    pub restless: bool,
+    pub(crate) restless: bool,
 }
 
 /// What a task does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Deed {
+pub(crate) enum Deed {
     /// Returns its argument.
     Give(u64),
     /// Returns so many bytes of text.
@@ -89,7 +89,7 @@ impl Job for Scripted {
 
 /// One task.
 #[derive(Serialize, Deserialize)]
-pub struct Act {
+pub(crate) struct Act {
     deed: Deed,
 }
 
