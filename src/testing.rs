@@ -27,7 +27,7 @@ use std::time::Duration;
 pub struct Bench {
     environment: Arc<VirtualEnvironment>,
     memory: MemoryStore,
-    machine: CoreMachine,
+    machine: Arc<CoreMachine>,
 }
 
 impl Bench {
@@ -36,7 +36,7 @@ impl Bench {
         let environment = Arc::new(VirtualEnvironment::new(Time::from_unix_millis(1_795_489_740_000), 0));
         let memory = MemoryStore::new(environment.clone());
         let registry = Registry::linked().unwrap_or_else(|error| panic!("the linked job types: {error}"));
-        let machine = CoreMachine::new(registry, memory.store(), environment.clone());
+        let machine = Arc::new(CoreMachine::new(registry, memory.store(), environment.clone()));
         Self { environment, memory, machine }
     }
 
@@ -46,7 +46,7 @@ impl Bench {
     }
 
     /// The machine.
-    pub fn machine(&self) -> &CoreMachine {
+    pub fn machine(&self) -> &Arc<CoreMachine> {
         &self.machine
     }
 
@@ -109,7 +109,7 @@ impl Bench {
         let queues = self.store().queues;
         match done {
             Ok(()) => queues.delete(queue, &message.receipt).await.unwrap_or_else(|error| panic!("deleting: {error}")),
-            Err(error) if message.dequeue_count >= 5 => panic!("given up a message of {}: {error}", queue.name()),
+            Err(error) if message.dequeue_count >= 20 => panic!("given up a message of {}: {error}", queue.name()),
             Err(_) => {
                 let hidden = queues.hide(queue, &message.receipt, Duration::from_secs(5)).await;
                 hidden.unwrap_or_else(|error| panic!("releasing: {error}"));

@@ -27,7 +27,7 @@ impl Dev {
             Some(connection) => storage::from_connection_string("--storage", connection)?,
             None => self.local.open()?,
         };
-        let Engine { router, pump, .. } = Engine::start(store)?;
+        let Engine { router, mut pump, .. } = Engine::start(store)?;
         println!("CoreMachine listens on http://{}/api", listener.local_addr().map_err(Failure::unreachable)?);
         tokio::select! {
             served = axum::serve(listener, router) => served.map_err(Failure::unreachable)?,

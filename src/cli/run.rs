@@ -34,7 +34,7 @@ impl Run {
     pub(super) async fn execute(self) -> Outcome {
         log_for_people();
         let parameters = self.parameters.read().map_err(Failure::usage)?;
-        let Engine { machine, pump, .. } = Engine::start(self.local.open()?)?;
+        let Engine { machine, mut pump, .. } = Engine::start(self.local.open()?)?;
         let job_id = submit(&machine, &self.job_type, &parameters).await?;
         let deadline = self.timeout.map_or(Duration::MAX, Duration::from_secs);
         let mut progress = Progress::new(self.json);
@@ -45,6 +45,7 @@ impl Run {
             _ = tokio::signal::ctrl_c() => return Ok(left(&job_id, Exit::Failed)),
         };
         progress.finish(&ended);
+        pump.drain().await;
         Ok(conclude(&ended, self.json))
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
 use tower::ServiceExt;
@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 24;
 /// How many messages are taken at a time: `batchSize`.
 const BATCH: u32 = 16;
 /// How often a message is tried: `maxDequeueCount`.
-const MAX_DEQUEUE_COUNT: u32 = 5;
+const MAX_DEQUEUE_COUNT: u32 = 20;
 /// How long a failed message waits: `visibilityTimeout`.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a message stays hidden while its call runs, and how often that is renewed.
@@ -36,26 +36,34 @@ const RENEWAL: Duration = Duration::from_secs(300);
 const SHORTEST_POLL: Duration = Duration::from_millis(50);
 const LONGEST_POLL: Duration = Duration::from_millis(500);
 
-/// Delivers messages to the routes of the functions, until it is dropped.
+/// Delivers messages to the routes of the functions, until it is drained or dropped.
 #[derive(Debug)]
 pub struct Pump {
     listeners: JoinSet<()>,
+    stop: watch::Sender<bool>,
 }
 
 impl Pump {
     /// Listens to both queues.
     pub fn start(router: &Router, queues: &WakingQueues) -> Self {
         let mut listeners = JoinSet::new();
+        let stop = watch::Sender::new(false);
         for (queue, function) in [(Queue::Tasks, PROCESS_TASK), (Queue::Stages, ADVANCE_STAGE)] {
             let listener = Listener { queue, function, router: router.clone(), queues: queues.clone() };
-            listeners.spawn(listener.listen());
+            listeners.spawn(listener.listen(stop.subscribe()));
         }
-        Self { listeners }
+        Self { listeners, stop }
     }
 
     /// Waits for as long as the pump runs.
-    pub async fn forever(mut self) {
+    pub async fn forever(&mut self) {
         while self.listeners.join_next().await.is_some() {}
+    }
+
+    /// Takes no further message, and waits for the calls under way.
+    pub async fn drain(mut self) {
+        self.stop.send_replace(true);
+        self.forever().await;
     }
 }
 
@@ -113,10 +121,10 @@ struct Listener {
 }
 
 impl Listener {
-    async fn listen(self) {
+    async fn listen(self, mut stop: watch::Receiver<bool>) {
         let mut calls = JoinSet::new();
         let mut poll = SHORTEST_POLL;
-        loop {
+        while !*stop.borrow() {
             while calls.try_join_next().is_some() {}
             let room = u32::try_from(CONCURRENCY - calls.len()).unwrap_or(0).min(BATCH);
             if room == 0 {
@@ -131,6 +139,7 @@ impl Listener {
                 tokio::select! {
                     () = self.queues.sent_to(self.queue).notified() => poll = SHORTEST_POLL,
                     () = sleep(poll) => poll = (poll * 2).min(LONGEST_POLL),
+                    _ = stop.changed() => {}
                 }
                 continue;
             }
@@ -139,6 +148,7 @@ impl Listener {
                 calls.spawn(self.clone().deliver(message));
             }
         }
+        calls.join_all().await;
     }
 
     /// Calls the function for one delivery and settles it by the answer.

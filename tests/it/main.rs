@@ -2,6 +2,7 @@
 
 mod app_folder;
 mod functions_host;
+mod http_api;
 mod jobs_list_container;
 mod machine;
 mod scripted;
