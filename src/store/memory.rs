@@ -388,3 +388,29 @@ impl Blobs for MemoryBlobs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::VirtualEnvironment;
+
+    #[tokio::test]
+    async fn the_next_due_is_the_earliest_hidden_message_of_all_queues() {
+        let start = Time::from_unix_millis(0);
+        let environment = Arc::new(VirtualEnvironment::new(start, 0));
+        let memory = MemoryStore::new(environment.clone());
+        let queues = memory.store().queues;
+        let seconds = Duration::from_secs;
+        queues.send(Queue::Tasks, Bytes::new(), seconds(0)).await.expect("sending");
+        assert_eq!(memory.next_due(), None, "a message that is due counts as hidden");
+        queues.send(Queue::Tasks, Bytes::new(), seconds(9)).await.expect("sending");
+        queues.send(Queue::Stages, Bytes::new(), seconds(5)).await.expect("sending");
+        assert_eq!(memory.next_due(), Some(start + seconds(5)));
+        queues.receive(Queue::Tasks, 1, seconds(3)).await.expect("receiving");
+        assert_eq!(memory.next_due(), Some(start + seconds(3)));
+        environment.advance(seconds(5));
+        assert_eq!(memory.next_due(), Some(start + seconds(9)));
+        environment.advance(seconds(4));
+        assert_eq!(memory.next_due(), None);
+    }
+}

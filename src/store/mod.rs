@@ -1,6 +1,7 @@
 //! The adapters: one [`Store`](crate::ports::Store) each in memory, on disk and on Azure Storage.
 
 pub mod azure;
+pub mod conformance;
 mod embedded;
 mod environment;
 pub mod limits;

@@ -171,15 +171,11 @@ impl Folders {
         let operation = || format!("opening blob `{container}/{name}`");
         let (parents, last) = segments(name, operation)?;
         let Some(root) = self.find(container)? else { return Ok(None) };
-        let Some(parent) = real_folder(&root, &parents).map_err(|error| failed(operation(), error))? else {
-            return Ok(None);
-        };
+        let parent = real_folder(&root, &parents).and_then(Found::unlinked);
+        let Some(parent) = parent.map_err(|error| failed(operation(), error))? else { return Ok(None) };
         let path = parent.join(last);
-        match real_file(&root, &path) {
-            Ok(Some(metadata)) => Ok(Some((path, metadata))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(failed(operation(), error)),
-        }
+        let file = real_file(&root, &path).and_then(Found::unlinked);
+        Ok(file.map_err(|error| failed(operation(), error))?.map(|metadata| (path, metadata)))
     }
 
     fn read(
@@ -248,7 +244,7 @@ impl Folders {
         let (parents, last) = segments(name, operation)?;
         self.check_access(container, operation)?;
         let Some(root) = self.find(container)? else { return Ok(()) };
-        let removed = real_folder(&root, &parents).and_then(|folder| match folder {
+        let removed = real_folder(&root, &parents).and_then(Found::unlinked).and_then(|folder| match folder {
             Some(folder) => fs::remove_file(folder.join(last)).and_then(|()| sync_folder(&folder)),
             None => Ok(()),
         });
@@ -284,13 +280,13 @@ impl Folders {
         if parents.iter().any(|segment| check_segment(segment).is_err()) {
             return Ok(BlobPage::default());
         }
-        match real_folder(&root, &parents) {
-            Ok(Some(start)) => listing
-                .walk(&start, folder)
-                .map_err(|error| failed(format!("listing container `{container}`"), error))?,
-            // No blob is reached through a link, so none is listed.
-            Ok(None) | Err(_) => return Ok(BlobPage::default()),
-        }
+        real_folder(&root, &parents)
+            .and_then(|start| match start {
+                Found::Here(start) => listing.walk(&start, folder),
+                // No blob is reached through a link, so none is listed.
+                Found::Nothing | Found::Link(_) => Ok(()),
+            })
+            .map_err(|error| failed(format!("listing container `{container}`"), error))?;
         let mut blobs = listing.blobs;
         let more = blobs.len() > LIST_LIMIT;
         blobs.truncate(LIST_LIMIT);
@@ -316,7 +312,7 @@ impl Listing<'_> {
             }
             if name.ends_with('/') {
                 self.walk(&path, &name)?;
-            } else if let Ok(Some(metadata)) = real_file(self.root, &path) {
+            } else if let Found::Here(metadata) = real_file(self.root, &path)? {
                 self.blobs.push(properties(&name, &metadata));
             }
         }
@@ -378,34 +374,51 @@ fn is_temporary(segment: &str) -> bool {
     segment.starts_with(TEMPORARY_PREFIX) && segment.ends_with(TEMPORARY_SUFFIX)
 }
 
-/// The folder under `root`; `None` if it is not there, an error if a link leads to it.
-fn real_folder(root: &Path, parents: &[&str]) -> io::Result<Option<PathBuf>> {
+/// What a path leads to.
+enum Found<T> {
+    Here(T),
+    Nothing,
+    /// A link that is not followed, and why.
+    Link(&'static str),
+}
+
+impl<T> Found<T> {
+    /// What is there; for one blob a link is an error.
+    fn unlinked(self) -> io::Result<Option<T>> {
+        match self {
+            Self::Here(found) => Ok(Some(found)),
+            Self::Nothing => Ok(None),
+            Self::Link(fault) => Err(refused(fault)),
+        }
+    }
+}
+
+/// The folder under `root`.
+fn real_folder(root: &Path, parents: &[&str]) -> io::Result<Found<PathBuf>> {
     let folder = parents.iter().fold(root.to_owned(), |folder, segment| folder.join(segment));
     match fs::canonicalize(&folder) {
-        Ok(real) if real != folder => Err(outside("the name leads through a link")),
-        Ok(real) => Ok(real.is_dir().then_some(real)),
-        Err(error) if is_absence(&error) => Ok(None),
+        Ok(real) if real != folder => Ok(Found::Link("the name leads through a link")),
+        Ok(real) if real.is_dir() => Ok(Found::Here(real)),
+        Ok(_) => Ok(Found::Nothing),
+        Err(error) if is_absence(&error) => Ok(Found::Nothing),
         Err(error) => Err(error),
     }
 }
 
-/// What is known of the file at `path`; `None` if there is none, an error if it is a link out of `root`.
-fn real_file(root: &Path, path: &Path) -> io::Result<Option<Metadata>> {
-    let found = fs::symlink_metadata(path).and_then(|metadata| {
+/// What is known of the file at `path`. Only plain files are blobs: opening a pipe would wait for ever.
+fn real_file(root: &Path, path: &Path) -> io::Result<Found<Metadata>> {
+    let metadata = fs::symlink_metadata(path).and_then(|metadata| {
         if !metadata.is_symlink() {
-            return Ok(metadata);
+            return Ok(Some(metadata));
         }
         let target = fs::canonicalize(path)?;
-        if target.starts_with(root) {
-            fs::symlink_metadata(target)
-        } else {
-            Err(outside("it links outside its container"))
-        }
+        if target.starts_with(root) { fs::symlink_metadata(target).map(Some) } else { Ok(None) }
     });
-    match found {
-        // Only of plain files: opening a pipe would wait for ever.
-        Ok(metadata) => Ok(metadata.is_file().then_some(metadata)),
-        Err(error) if is_absence(&error) => Ok(None),
+    match metadata {
+        Ok(Some(metadata)) if metadata.is_file() => Ok(Found::Here(metadata)),
+        Ok(Some(_)) => Ok(Found::Nothing),
+        Ok(None) => Ok(Found::Link("it is a link that leads outside its container")),
+        Err(error) if is_absence(&error) => Ok(Found::Nothing),
         Err(error) => Err(error),
     }
 }
@@ -419,7 +432,7 @@ fn make_folder(root: PathBuf, parents: &[&str]) -> io::Result<PathBuf> {
             Ok(()) => sync_folder(&folder)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !fs::symlink_metadata(&inner)?.is_dir() {
-                    return Err(outside("a part of the name before a `/` is no folder of the container"));
+                    return Err(refused("a part of the name before a `/` is no folder of the container"));
                 }
             }
             Err(error) => return Err(error),
@@ -461,7 +474,7 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename)
 }
 
-fn outside(fault: &'static str) -> io::Error {
+fn refused(fault: &'static str) -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, fault)
 }
 

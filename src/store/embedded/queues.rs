@@ -96,6 +96,7 @@ impl Queues for EmbeddedQueues {
 }
 
 /// How a message stands.
+#[derive(Clone, Copy)]
 struct Delivery {
     queue: Queue,
     visible_at: Time,

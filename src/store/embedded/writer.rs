@@ -164,3 +164,57 @@ impl<'txn> Draft<'txn> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, StorageBackend};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A disk that can be told to fail.
+    #[derive(Debug)]
+    struct Disk {
+        memory: InMemoryBackend,
+        is_full: Arc<AtomicBool>,
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.memory.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.memory.read(offset, out)
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.memory.set_len(length)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            if self.is_full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.memory.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.memory.write(offset, data)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_told_to_everyone_in_it() {
+        let is_full = Arc::new(AtomicBool::new(false));
+        let disk = Disk { memory: InMemoryBackend::new(), is_full: Arc::clone(&is_full) };
+        let database = Builder::new().create_with_backend(disk).expect("a database");
+        let writer = Writer::start(Arc::new(database)).expect("a writer");
+        let number = || writer.write(|draft| Ok(draft.next_number()));
+        assert_eq!(number().await.expect("a number"), 1);
+        is_full.store(true, Ordering::Relaxed);
+        for outcome in futures_util::future::join_all((0..3).map(|_| number())).await {
+            assert!(matches!(outcome, Err(WriteError::Failed(_))), "{outcome:?}");
+        }
+    }
+}
