@@ -78,8 +78,7 @@ pub fn check_receive(max: u32, visibility: Duration) -> Result<(), StoreError> {
     check_hide(visibility)
 }
 
-/// Checks a key of a row or a partition (`what` says which).
-pub fn check_key(what: &str, key: &str) -> Result<(), StoreError> {
+fn check_key(what: &str, key: &str) -> Result<(), StoreError> {
     let fault = if key.is_empty() {
         "it is empty".to_owned()
     } else if key.len() > KEY_LIMIT {

@@ -55,6 +55,20 @@ mod embedded {
     coremachine::each_promise!(check);
 }
 
+mod azurite {
+    use super::*;
+    use crate::support::azurite::account;
+    use coremachine::store::azure::{self, Connection, StorageSettings};
+
+    fn subject() -> Subject {
+        let connection = Connection::parse("AzureWebJobsStorage", &account()).expect("a connection string");
+        let settings = StorageSettings { state: connection.clone(), data: connection };
+        Subject::new(azure::connect(&settings).expect("a store"), |duration| Box::pin(tokio::time::sleep(duration)))
+    }
+
+    coremachine::each_promise!(check);
+}
+
 fn environment() -> Arc<VirtualEnvironment> {
     Arc::new(VirtualEnvironment::new(Time::from_unix_millis(1_795_489_740_000), 1))
 }

@@ -1,3 +1,5 @@
-//! What several tests stand on.
+//! What several tests need.
 
 pub(crate) mod app;
+pub(crate) mod azurite;
+pub(crate) mod canned;
