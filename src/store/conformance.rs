@@ -8,8 +8,9 @@
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a check speaks")]
 
 use crate::ports::{
-    BATCH_LIMIT, BlobName, BlobProperties, CommitError, ContainerName, Environment, Etag, MESSAGE_LIMIT, Page, Query,
-    Queue, ROW_LIMIT, Receipt, Received, Row, Select, Store, StoreError, Table, TablesExt, Write,
+    BATCH_LIMIT, BATCH_SIZE_LIMIT, BlobName, BlobProperties, CommitError, ContainerName, Environment, Etag,
+    MESSAGE_LIMIT, Page, Query, Queue, ROW_LIMIT, Receipt, Received, Row, Select, Store, StoreError, Table, TablesExt,
+    Write,
 };
 use crate::store::SystemEnvironment;
 use crate::store::limits::LIST_LIMIT;
@@ -350,17 +351,22 @@ pub async fn limits_are_refused_before_anything_is_written(subject: &Subject) {
     assert!(matches!(refusal, Err(CommitError { error: StoreError::Rejected { .. }, .. })), "{refusal:?}");
 }
 
-/// Limits include themselves: [`BATCH_LIMIT`] writes, and documents of [`ROW_LIMIT`] bytes up to 2 MiB together.
+/// Limits include themselves: [`BATCH_LIMIT`] writes, and documents of [`ROW_LIMIT`] bytes up to [`BATCH_SIZE_LIMIT`]
+/// together, though every byte of them has to be escaped once more on its way.
 pub async fn a_commit_may_be_as_large_as_its_limits(subject: &Subject) {
     let place = Partition::new(subject);
     let many = (0..BATCH_LIMIT).map(|number| insert(format!("many-{number:03}"), json!({ "n": number }))).collect();
     place.commit(many).await.expect("a commit of as many writes as may be");
-    let document = json!({ "text": "x".repeat(ROW_LIMIT - r#"{"text":""}"#.len()) });
-    let large = (0..8).map(|number| insert(format!("large-{number}"), document.clone())).collect();
+    // A quote takes two bytes of JSON.
+    let document = |bytes: usize| json!({ "text": "\"".repeat((bytes - r#"{"text":""}"#.len()) / 2) });
+    let whole = BATCH_SIZE_LIMIT / ROW_LIMIT;
+    let mut large: Vec<_> = (0..whole).map(|number| insert(format!("large-{number}"), document(ROW_LIMIT))).collect();
+    large.push(insert("rest", document(BATCH_SIZE_LIMIT % ROW_LIMIT)));
     place.commit(large).await.expect("a commit of as many bytes as may be");
     let rows = place.all().await;
-    assert_eq!(rows.len(), BATCH_LIMIT + 8);
-    assert!(rows.iter().filter(|row| row.key.starts_with("large")).all(|row| row.document == document));
+    assert_eq!(rows.len(), BATCH_LIMIT + whole + 1);
+    let large: Vec<_> = rows.iter().filter(|row| row.key.starts_with("large")).collect();
+    assert!(large.len() == whole && large.iter().all(|row| row.document == document(ROW_LIMIT)));
 }
 
 /// Every JSON object is read back as it was written.
