@@ -3,7 +3,7 @@
 use crate::functions_host::{App, Trigger};
 use crate::support::app;
 use coremachine::ports::Queue;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -64,13 +64,23 @@ fn every_file_obeys_its_public_schema() {
         documents.push((folder.join(function).join("function.json"), "function.json"));
     }
     for (document, schema) in documents {
-        let schema = json(&repository().join("tests/fixtures/schemas").join(schema));
-        // `function.json`'s schema names draft 4 and relies on `const`, which is younger: read as draft 4 it refuses
-        // every queue and HTTP trigger.
-        let validator = jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(&schema).unwrap();
-        let faults: Vec<_> = validator.iter_errors(&json(&document)).map(|fault| fault.to_string()).collect();
-        assert_eq!(faults, [""; 0], "{}", document.display());
+        assert_eq!(faults(schema, &read(&document)), [""; 0], "{}", document.display());
     }
+    assert_ne!(
+        faults("function.json", &json!({ "bindings": [{ "type": "queueTrigger", "direction": "in" }] })),
+        [""; 0]
+    );
+    assert_ne!(faults("host.json", &json!({ "version": "2.0", "customHandler": { "route": 1 } })), [""; 0]);
+    assert_ne!(faults("local.settings.json", &json!({ "Values": { "AzureWebJobsStorage": 1 } })), [""; 0]);
+}
+
+/// What a public schema has against a document.
+fn faults(schema: &str, document: &Value) -> Vec<String> {
+    let schema = read(&repository().join("tests/fixtures/schemas").join(schema));
+    // The schema of `function.json` names draft 4 and relies on `const`, which is younger: read as draft 4 it refuses
+    // every queue and HTTP trigger.
+    let validator = jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(&schema).unwrap();
+    validator.iter_errors(document).map(|fault| fault.to_string()).collect()
 }
 
 #[test]
@@ -142,7 +152,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
     names.collect()
 }
 
-fn json(path: &Path) -> Value {
+fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 

@@ -157,6 +157,7 @@ async fn call(Path(function): Path<String>, request: Request) -> Response {
         "stuck" => std::future::pending().await,
         "slow" => {
             tokio::time::sleep(Duration::from_millis(30)).await;
+            println!("finished `{message}`");
             Answer::Done.into_response()
         }
         _ => Answer::Done.into_response(),

@@ -47,8 +47,7 @@ impl Listener {
         let unit = self.host.options.polling;
         let Some(doublings) = empty_polls.checked_sub(1) else { return unit };
         let percent = 80 + u32::try_from(self.host.random.next() % 41).unwrap_or(0);
-        let longest = self.host.options.max_polling_interval.unwrap_or(self.host.app.queues.max_polling_interval);
-        (unit + unit * 2_u32.pow(doublings.min(16)) * percent / 100).min(longest)
+        (unit + unit * 2_u32.pow(doublings.min(16)) * percent / 100).min(self.host.app.queues.max_polling_interval)
     }
 
     async fn deliver(&self, life: &Arc<Life>, message: Received) {
@@ -136,8 +135,7 @@ impl Listener {
     async fn release(&self, receipt: &Receipt) {
         if self.queue.poison().is_some() {
             let host = &self.host;
-            let hidden = host.options.visibility_timeout.unwrap_or(host.app.queues.visibility_timeout);
-            self.noted(host.queues.hide(self.queue, receipt, hidden).await);
+            self.noted(host.queues.hide(self.queue, receipt, host.app.queues.visibility_timeout).await);
         }
     }
 

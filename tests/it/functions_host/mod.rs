@@ -10,6 +10,7 @@
 //! | `listener` | the queue listener: polling, redelivery, poison |
 //! | `calls`, `verdict` | the body of a call, and the outcome of its answer |
 //! | `front`, `route` | the HTTP front |
+//! | `wire` | captured requests, byte for byte |
 
 mod app;
 mod calls;
@@ -20,6 +21,7 @@ mod listener;
 mod route;
 mod tests;
 mod verdict;
+mod wire;
 
 pub(crate) use app::{App, Trigger};
 pub(crate) use calls::Framing;
@@ -60,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) polling: Duration,
     /// The longest wait between polls, in place of what `host.json` says.
     pub(crate) max_polling_interval: Option<Duration>,
+    /// How many messages one poll takes, in place of what `host.json` says; the next poll happens at half of them.
+    pub(crate) batch_size: Option<u32>,
     /// The longest call, in place of what `host.json` says.
     pub(crate) function_timeout: Option<Duration>,
     /// Sends SIGKILL at a random moment in every so manieth call that is not HTTP.
@@ -86,6 +90,7 @@ impl Default for Options {
             visibility_timeout: Some(Duration::from_millis(200)),
             polling: Duration::from_millis(10),
             max_polling_interval: Some(Duration::from_millis(200)),
+            batch_size: None,
             function_timeout: None,
             kill_every: None,
             loss: Loss::Instance,
@@ -94,6 +99,19 @@ impl Default for Options {
             settings: BTreeMap::new(),
             seed: 1,
         }
+    }
+}
+
+impl Options {
+    fn applied_to(&self, mut app: App) -> App {
+        app.function_timeout = self.function_timeout.unwrap_or(app.function_timeout);
+        let queues = &mut app.queues;
+        queues.visibility_timeout = self.visibility_timeout.unwrap_or(queues.visibility_timeout);
+        queues.max_polling_interval = self.max_polling_interval.unwrap_or(queues.max_polling_interval);
+        if let Some(batch_size) = self.batch_size {
+            (queues.batch_size, queues.new_batch_threshold) = (batch_size, batch_size / 2);
+        }
+        app
     }
 }
 
@@ -147,7 +165,7 @@ impl FunctionsHost {
     ) -> Result<Self, String> {
         let (states, instances): (Vec<_>, Vec<_>) =
             (0..options.instances).map(|_| watch::channel(State::Starting)).unzip();
-        let host = Arc::new(Host::new(App::read(app)?, queues, connection, options, instances)?);
+        let host = Arc::new(Host::new(options.applied_to(App::read(app)?), queues, connection, options, instances)?);
         let mut tasks = Vec::new();
         for (instance, state) in states.into_iter().enumerate() {
             tasks.push(tokio::spawn(handler::supervise(Arc::clone(&host), instance, state)).abort_handle());
@@ -229,6 +247,18 @@ impl FunctionsHost {
             let _ = writeln!(output, "{line}");
             output
         })
+    }
+
+    /// Waits until the handlers have written what is wanted: an answer may arrive before the lines written before it.
+    pub(crate) async fn writes(&self, wanted: impl Fn(&str) -> bool, within: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + within;
+        while !wanted(&self.output()) {
+            if Instant::now() > deadline {
+                return Err(format!("not written after {within:?}; {:?}\n{}", self.counters(), self.output()));
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     async fn is_empty(&self) -> Result<bool, String> {
@@ -366,7 +396,7 @@ impl Host {
             self.kill_within(life, called);
         }
         let began = Instant::now();
-        let deadline = began + self.options.function_timeout.unwrap_or(self.app.function_timeout);
+        let deadline = began + self.app.function_timeout;
         let outcome = match timeout_at(deadline, self.answer(life, function, body)).await {
             Ok(Outcome::Hang) => {
                 sleep_until(deadline).await;
