@@ -1,6 +1,7 @@
 //! The whole system, through its doors: the stores, the machine, the binary, its package, and the hosts that run it.
 
 mod app_folder;
+mod app_on_azurite;
 mod azure_store;
 mod conformance;
 mod embedded;
