@@ -1,7 +1,7 @@
 //! The packaged app under the test host on Azurite: what ships, run as the Functions host runs it.
 
 use crate::functions_host::{Counters, Framing, FunctionsHost, Options};
-use crate::support::{app, azurite};
+use crate::support::{app, azurite, http_client};
 use bytes::Bytes;
 use coremachine::ports::{BlobName, ContainerName, Queue, Store};
 use coremachine::store::azure::{self, Connection, StorageSettings};
@@ -26,7 +26,7 @@ impl Running {
         let settings = StorageSettings { state: parsed.clone(), data: parsed };
         let store = azure::connect(&settings).expect("a store");
         let host = FunctionsHost::start(&app::folder(), store.queues.clone(), &connection, options).await;
-        Self { store, host: host.unwrap_or_else(|fault| panic!("{fault}")), client: Client::new() }
+        Self { store, host: host.unwrap_or_else(|fault| panic!("{fault}")), client: http_client() }
     }
 
     async fn submit(&self, job_type: &str, parameters: &Value) -> Value {

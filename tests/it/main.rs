@@ -8,6 +8,7 @@ mod embedded;
 mod functions_host;
 mod http_api;
 mod jobs_list_container;
+mod local;
 mod machine;
 mod scripted;
 mod support;
