@@ -10,6 +10,8 @@
 //! # });
 //! ```
 
+#![expect(clippy::missing_panics_doc)] // every method of `Bench` may; its doc says when
+
 use crate::contract::JobId;
 use crate::contract::registry::Registry;
 use crate::engine::{Delivery, Submission};
@@ -69,7 +71,7 @@ impl Bench {
         loop {
             let mut idle = true;
             for queue in [Queue::Stages, Queue::Tasks] {
-                let messages = self.store().queues.receive(queue, 32, Duration::from_secs(600)).await;
+                let messages = self.store().queues.receive(queue, 32, Duration::from_mins(10)).await;
                 for message in messages.unwrap_or_else(|error| panic!("receiving: {error}")) {
                     idle = false;
                     self.deliver(queue, &message).await;

@@ -1,6 +1,7 @@
 use super::{Exit, Failure, Outcome};
 use crate::contract::registry::{RegisteredJob, Registry};
 use serde_json::{Value, json};
+use std::fmt::Write;
 
 /// The registered job types.
 #[derive(Debug, clap::Args)]
@@ -45,10 +46,8 @@ fn describe(job: &RegisteredJob) -> String {
         } else {
             schema.get("default").map_or_else(|| "optional".to_owned(), |default| format!("default {default}"))
         };
-        text += &format!(
-            "\n  {name} ({note})\n      {}\n",
-            schema["description"].as_str().unwrap_or_default().replace('\n', "\n      ")
-        );
+        let description = schema["description"].as_str().unwrap_or_default().replace('\n', "\n      ");
+        let _ = writeln!(text, "\n  {name} ({note})\n      {description}"); // writing to a String cannot fail
     }
     text
 }

@@ -89,6 +89,10 @@ impl fmt::Debug for SubmitContext {
 
 impl fmt::Debug for TaskContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TaskContext").field("task_id", &self.task_id).field("attempt", &self.attempt).finish()
+        formatter
+            .debug_struct("TaskContext")
+            .field("task_id", &self.task_id)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
     }
 }

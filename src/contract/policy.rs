@@ -23,8 +23,8 @@ impl Default for StagePolicy {
             batch_size: 1,
             attempts: 3,
             backoff: Duration::from_secs(5),
-            backoff_limit: Duration::from_secs(5 * 60),
-            task_timeout: Duration::from_secs(5 * 60),
+            backoff_limit: Duration::from_mins(5),
+            task_timeout: Duration::from_mins(5),
         }
     }
 }
@@ -32,7 +32,7 @@ impl Default for StagePolicy {
 impl StagePolicy {
     /// The policy with every value brought within its limits.
     pub(crate) fn within_limits(self) -> Self {
-        let longest_delay = Duration::from_secs(7 * 24 * 60 * 60); // a queue hides a message no longer
+        let longest_delay = Duration::from_hours(7 * 24); // a queue hides a message no longer
         Self {
             batch_size: self.batch_size.clamp(1, 1000),
             attempts: self.attempts.clamp(1, 100),

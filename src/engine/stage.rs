@@ -108,9 +108,9 @@ pub fn open_first(state: &JobState, opening: Opening, now: Time) -> Vec<Write> {
 }
 
 /// The commit that stores a stage's aggregate and opens the next one.
-pub fn close_into_next(state: &JobState, closing: Closing, opening: Opening, now: Time) -> Vec<Write> {
+pub fn close_into_next(state: &JobState, closing: &Closing, opening: Opening, now: Time) -> Vec<Write> {
     let job = processing(state.job.clone(), opening.stage);
-    let mut writes = replace_stage(state, closing.stage, |row| close(row, StageStatus::Completed, &closing, now));
+    let mut writes = replace_stage(state, closing.stage, |row| close(row, StageStatus::Completed, closing, now));
     writes.extend([insert_stage(state, opening, now), replace_job(state, job, now)]);
     writes
 }
@@ -243,7 +243,7 @@ mod tests {
 
         let closing =
             Closing { stage: 1, tally: Tally { completed: 3, failed: 0 }, aggregate: Payload::Inline(Value::Null) };
-        let next = after(&sent, &close_into_next(&sent, closing.clone(), opening(2), NOW));
+        let next = after(&sent, &close_into_next(&sent, &closing, opening(2), NOW));
         assert_eq!((next.job.stage, next.stages[&1].row.status), (2, StageStatus::Completed));
         assert_eq!(step(&next, 1, Delivery::Repeated), StageStep::Done);
 

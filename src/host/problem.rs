@@ -97,7 +97,7 @@ impl From<MachineError> for Problem {
     }
 }
 
-/// A problem leaves its handler as an extension of an empty answer; [`render`] knows the request and writes the body.
+/// A problem leaves its handler as an extension of an empty answer; `render` knows the request and writes the body.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();

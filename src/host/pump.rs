@@ -29,8 +29,8 @@ const MAX_DEQUEUE_COUNT: u32 = 20;
 /// How long a failed message waits: `visibilityTimeout`.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a message stays hidden while its call runs, and how often that is renewed.
-const LEASE: Duration = Duration::from_secs(600);
-const RENEWAL: Duration = Duration::from_secs(300);
+const LEASE: Duration = Duration::from_mins(10);
+const RENEWAL: Duration = Duration::from_mins(5);
 /// How soon and how late an empty queue is looked at again. Messages sent by this process wake the pump at once; the
 /// rest are delayed ones, and those of other processes.
 const SHORTEST_POLL: Duration = Duration::from_millis(50);

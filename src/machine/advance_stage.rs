@@ -133,7 +133,7 @@ impl CoreMachine {
             Ok(true) => Ok(self
                 .plan(job.as_ref(), &context, stage + 1)
                 .await?
-                .map(|opening| (engine::close_into_next(state, closing, opening, now()), Moved::Opened(stage + 1)))),
+                .map(|opening| (engine::close_into_next(state, &closing, opening, now()), Moved::Opened(stage + 1)))),
             Ok(false) => match author::call(|| job.get_final_result(&context)) {
                 Ok(result) => {
                     let result = self.keep(job_id, &result).await?;

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEnvironment;
 
+// The one place where the clock is read and chance is drawn.
+#[expect(clippy::disallowed_methods)]
 impl Environment for SystemEnvironment {
     fn now(&self) -> Time {
         // A clock before 1970 or after the year 292 million is no clock; both ends stand for themselves.
