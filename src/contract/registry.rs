@@ -328,3 +328,115 @@ fn check_name(name: &'static str) -> Result<(), RegistryError> {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if well_formed { Ok(()) } else { Err(RegistryError::MalformedName(name)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{StageResults, StageTasks, TaskResult};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+
+    macro_rules! job {
+        ($job:ident, $name:literal, { $($member:tt)* }) => {
+            #[derive(Serialize, Deserialize, JsonSchema)]
+            struct $job { $($member)* }
+
+            impl Job for $job {
+                const JOB_TYPE: &str = $name;
+
+                fn create_stage_tasks(&self, _: u32, _: &JobContext) -> Result<StageTasks<'_, Self>> {
+                    Ok(StageTasks::none())
+                }
+
+                fn aggregate_stage_results(&self, _: u32, _: StageResults<'_, Self>) -> Result<Value> {
+                    Ok(Value::Null)
+                }
+
+                fn should_advance_stage(&self, _: u32, _: &JobContext) -> Result<bool> {
+                    Ok(false)
+                }
+
+                fn get_final_result(&self, _: &JobContext) -> Result<Value> {
+                    Ok(Value::Null)
+                }
+            }
+        };
+    }
+
+    macro_rules! task {
+        ($task:ident, $name:literal) => {
+            #[derive(Serialize, Deserialize)]
+            struct $task;
+
+            impl Task for $task {
+                const TASK_TYPE: &str = $name;
+                type Output = ();
+
+                async fn execute(self, _: &TaskContext) -> TaskResult<()> {
+                    Ok(())
+                }
+            }
+        };
+    }
+
+    job!(One, "one", { name: String, sizes: Option<Vec<u8>> });
+    job!(Another, "one", {});
+    job!(Two, "two", {});
+    job!(Shouted, "Two", {});
+    task!(Walk, "walk");
+    task!(Stroll, "walk");
+    task!(Spaced, "go on");
+
+    static ONE: JobType = JobType::of::<One>(&[TaskType::of::<Walk>()]);
+    static ANOTHER: JobType = JobType::of::<Another>(&[]);
+    static TWO: JobType = JobType::of::<Two>(&[TaskType::of::<Walk>()]);
+    static TWO_WAYS: JobType = JobType::of::<Two>(&[TaskType::of::<Stroll>()]);
+    static SHOUTED: JobType = JobType::of::<Shouted>(&[]);
+    static SPACED: JobType = JobType::of::<Two>(&[TaskType::of::<Spaced>()]);
+
+    fn refused(job_types: &[&'static JobType]) -> String {
+        Registry::of(job_types.iter().copied()).expect_err("these cannot stand together").to_string()
+    }
+
+    #[test]
+    fn what_cannot_stand_together_is_told_before_anything_starts() {
+        assert_eq!(
+            refused(&[&ONE, &ANOTHER]),
+            "job type `one` is registered twice; give one of them another `JOB_TYPE`"
+        );
+        assert!(refused(&[&SHOUTED]).starts_with("`Two` is not a name for a job or task type: use 1–63 of a–z"));
+        assert!(refused(&[&SPACED]).starts_with("`go on` is not a name"));
+        let ambiguous = refused(&[&ONE, &TWO_WAYS]);
+        assert!(ambiguous.starts_with("task type `walk` is registered with two handlers"), "{ambiguous}");
+        assert!(ambiguous.contains("::Walk`") && ambiguous.contains("::Stroll`"), "{ambiguous}");
+    }
+
+    #[test]
+    fn jobs_may_share_a_task_and_are_listed_by_name() {
+        let registry = Registry::of([&TWO, &ONE]).expect("these can stand together");
+        assert_eq!(registry.names(), ["one", "two"]);
+        assert!(registry.get("three").is_none());
+    }
+
+    #[test]
+    fn parameters_are_checked_whole_and_unknown_ones_refused() {
+        let registry = Registry::of([&ONE]).expect("a registry");
+        let faults = |parameters: Value| match registry.get("one").expect("a job type").read(&parameters) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.into_iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect(),
+        };
+        assert_eq!(faults(json!({ "name": "n", "sizes": [1, 2] })), [""; 0]);
+        assert_eq!(
+            faults(json!({ "sizes": [1, 300], "a/b": 1 })),
+            [
+                "/a~1b: is not a parameter of this job type; remove it",
+                "/name: is required; give it a value",
+                "/sizes/1: must be at most 255, got `300`",
+            ]
+        );
+        assert_eq!(faults(json!([])).len(), 1);
+        let long = faults(json!({ "name": ["x".repeat(10_000)] }));
+        assert!(long[0].len() < 200, "{long:?}");
+    }
+}

@@ -19,7 +19,7 @@ fn folder() -> TempDir {
 
 async fn run(folder: &Path, arguments: &[&str]) -> Output {
     let command = Command::new(BINARY).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    tokio::time::timeout(Duration::from_secs(120), command).await.expect("it ends").expect("it starts")
+    tokio::time::timeout(Duration::from_mins(2), command).await.expect("it ends").expect("it starts")
 }
 
 fn stdout_json(output: &Output) -> Value {
@@ -172,7 +172,7 @@ async fn a_job_survives_kill_9_in_its_middle() {
             }
         }
     };
-    let ended = tokio::time::timeout(Duration::from_secs(180), waited).await.expect("the job ends");
+    let ended = tokio::time::timeout(Duration::from_mins(3), waited).await.expect("the job ends");
     assert_eq!(
         (&ended["status"], &ended["result"]),
         (&json!("completed"), &json!({ "greeting": "on", "count": 30_000 }))
