@@ -9,6 +9,7 @@ mod azure_store;
 mod conformance;
 mod embedded;
 mod functions_host;
+mod handler;
 mod http_api;
 mod jobs_list_container;
 mod linked;

@@ -1,5 +1,9 @@
 //! What keeps the tree in order.
 
+use crate::functions_host::{App, Function, Trigger};
+use crate::support::app;
+use coremachine::host::functions::{ADVANCE_STAGE, PROCESS_TASK};
+use coremachine::ports::Queue;
 use std::fs;
 use std::path::Path;
 
@@ -18,4 +22,16 @@ fn a_folder_is_a_function_if_its_name_says_so() {
             assert!(!files.contains(&"function.json".to_owned()), "{name} would not be packaged");
         }
     }
+}
+
+#[test]
+fn every_queue_has_the_function_that_the_binary_answers_for_it() {
+    let listening = |function: Function| match function.trigger {
+        Trigger::Queue(trigger) => Some((function.name, trigger.queue)),
+        Trigger::Http(_) | Trigger::Timer { .. } => None,
+    };
+    let app = App::read(&app::folder()).unwrap();
+    let found: Vec<_> = app.functions.into_iter().filter_map(listening).collect();
+    let meant = [(ADVANCE_STAGE, Queue::Stages), (PROCESS_TASK, Queue::Tasks)];
+    assert_eq!(found, meant.map(|(function, queue)| (function.to_owned(), queue.name().to_owned())));
 }

@@ -106,8 +106,12 @@ impl Queues for FakeQueues {
 /// An app folder whose handler is this test binary.
 pub(crate) fn app(functions: &BTreeMap<&str, serde_json::Value>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    fs::copy(repository.join("host.json"), folder.path().join("host.json")).unwrap();
+    // The app's own, but that what these tests count on does not change with it.
+    let host_json = include_str!("../../../host.json");
+    let mut host_json: serde_json::Value = serde_json::from_str(host_json).unwrap();
+    host_json["functionTimeout"] = "00:10:00".into();
+    host_json["extensions"]["queues"]["maxDequeueCount"] = 5.into();
+    fs::write(folder.path().join("host.json"), serde_json::to_vec_pretty(&host_json).unwrap()).unwrap();
     for (name, binding) in functions {
         fs::create_dir(folder.path().join(name)).unwrap();
         let mut bindings = vec![binding.clone()];

@@ -14,16 +14,16 @@
 
 mod app;
 mod calls;
-mod fake;
+pub(crate) mod fake;
 mod front;
 mod handler;
 mod listener;
 mod route;
 mod tests;
-mod verdict;
-mod wire;
+pub(crate) mod verdict;
+pub(crate) mod wire;
 
-pub(crate) use app::{App, Trigger};
+pub(crate) use app::{App, Function, Trigger};
 pub(crate) use calls::Framing;
 
 use coremachine::ports::{Queue, Queues};
