@@ -15,6 +15,7 @@
 use crate::contract::JobId;
 use crate::contract::registry::Registry;
 use crate::engine::{Delivery, Submission};
+use crate::host::pump::{MAX_DEQUEUE_COUNT, VISIBILITY_TIMEOUT};
 use crate::machine::{CoreMachine, JobReport, MachineError, SubmitError, Submitted};
 use crate::ports::{Environment, Queue, Received, Store, Time};
 use crate::store::{MemoryStore, VirtualEnvironment};
@@ -111,9 +112,11 @@ impl Bench {
         let queues = self.store().queues;
         match done {
             Ok(()) => queues.delete(queue, &message.receipt).await.unwrap_or_else(|error| panic!("deleting: {error}")),
-            Err(error) if message.dequeue_count >= 20 => panic!("given up a message of {}: {error}", queue.name()),
+            Err(error) if message.dequeue_count >= MAX_DEQUEUE_COUNT => {
+                panic!("given up a message of {}: {error}", queue.name())
+            }
             Err(_) => {
-                let hidden = queues.hide(queue, &message.receipt, Duration::from_secs(5)).await;
+                let hidden = queues.hide(queue, &message.receipt, VISIBILITY_TIMEOUT).await;
                 hidden.unwrap_or_else(|error| panic!("releasing: {error}"));
             }
         }

@@ -19,15 +19,17 @@ use tokio::time::{interval_at, sleep};
 use tower::ServiceExt;
 use tracing::{error, warn};
 
-// As the app's host.json and the host itself have it.
-/// How many calls of one function run side by side: `batchSize` and `newBatchThreshold`.
-const CONCURRENCY: usize = 24;
+// The waits and counts of the app's own host.json; a test below keeps the two in step.
 /// How many messages are taken at a time: `batchSize`.
-const BATCH: u32 = 16;
+const BATCH_SIZE: u32 = 16;
+/// How few calls must be left before more messages are taken: `newBatchThreshold`.
+const NEW_BATCH_THRESHOLD: u32 = 8;
+/// How many calls of one function run side by side.
+const CONCURRENCY: usize = (BATCH_SIZE + NEW_BATCH_THRESHOLD) as usize;
 /// How often a message is tried: `maxDequeueCount`.
-const MAX_DEQUEUE_COUNT: u32 = 20;
+pub(crate) const MAX_DEQUEUE_COUNT: u32 = 20;
 /// How long a failed message waits: `visibilityTimeout`.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a message stays hidden while its call runs, and how often that is renewed.
 const LEASE: Duration = Duration::from_mins(10);
 const RENEWAL: Duration = Duration::from_mins(5);
@@ -126,7 +128,7 @@ impl Listener {
         let mut poll = SHORTEST_POLL;
         while !*stop.borrow() {
             while calls.try_join_next().is_some() {}
-            let room = u32::try_from(CONCURRENCY - calls.len()).unwrap_or(0).min(BATCH);
+            let room = u32::try_from(CONCURRENCY - calls.len()).unwrap_or(0).min(BATCH_SIZE);
             if room == 0 {
                 calls.join_next().await;
                 continue;
@@ -213,5 +215,21 @@ impl Listener {
 impl std::fmt::Debug for WakingQueues {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("WakingQueues")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_pump_delivers_as_host_json_says() {
+        let host: Value = serde_json::from_str(include_str!("../../host.json")).expect("host.json is JSON");
+        let queues = &host["extensions"]["queues"];
+        assert_eq!(queues["batchSize"], BATCH_SIZE);
+        assert_eq!(queues["newBatchThreshold"], NEW_BATCH_THRESHOLD);
+        assert_eq!(queues["maxDequeueCount"], MAX_DEQUEUE_COUNT);
+        assert_eq!(queues["visibilityTimeout"], format!("00:00:{:02}", VISIBILITY_TIMEOUT.as_secs()));
     }
 }
