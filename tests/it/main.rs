@@ -7,6 +7,7 @@ mod app_folder;
 mod app_on_azurite;
 mod azure_store;
 mod conformance;
+mod crashes;
 mod embedded;
 mod functions_host;
 mod handler;

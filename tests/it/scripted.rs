@@ -7,7 +7,7 @@ use std::time::Duration;
 register_job!(Scripted, tasks: [Act]);
 
 /// Does what its parameters say.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Scripted {
     /// The tasks of each stage.
