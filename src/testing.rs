@@ -39,7 +39,7 @@ impl Bench {
         let environment = Arc::new(VirtualEnvironment::new(Time::from_unix_millis(1_795_489_740_000), 0));
         let memory = MemoryStore::new(environment.clone());
         let registry = Registry::linked().unwrap_or_else(|error| panic!("the linked job types: {error}"));
-        let machine = Arc::new(CoreMachine::new(registry, memory.store(), environment.clone()));
+        let machine = Arc::new(CoreMachine::new(Arc::new(registry), memory.store(), environment.clone()));
         Self { environment, memory, machine }
     }
 

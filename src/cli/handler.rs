@@ -16,7 +16,7 @@ pub(super) async fn serve(port: &str) -> Outcome {
     let registry = Registry::linked().map_err(Failure::usage)?;
     let store = storage::from_settings()?;
     let public_url = public_url()?;
-    let machine = Arc::new(CoreMachine::new(registry, store, Arc::new(SystemEnvironment)));
+    let machine = Arc::new(CoreMachine::new(Arc::new(registry), store, Arc::new(SystemEnvironment)));
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(Failure::unreachable)?;
     tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "listening");

@@ -42,7 +42,7 @@ impl Engine {
     pub(super) fn start(store: Store) -> Result<Self, Failure> {
         let registry = Registry::linked().map_err(Failure::usage)?;
         let (store, queues) = WakingQueues::within(store);
-        let machine = Arc::new(CoreMachine::new(registry, store, Arc::new(SystemEnvironment)));
+        let machine = Arc::new(CoreMachine::new(Arc::new(registry), store, Arc::new(SystemEnvironment)));
         let router = host::router(App { machine: Arc::clone(&machine), public_url: public_url()? });
         let pump = Pump::start(&router, &queues);
         Ok(Self { machine, router, pump })

@@ -21,17 +21,22 @@ use crate::contract::registry::{RegisteredJob, Registry};
 use crate::engine::{JobState, Node, Stage};
 use crate::model::{StageMessage, StageRow, Tally, TaskMessage, UnreadableMessage, keys};
 use crate::ports::{Environment, Query, Queue, Row, Select, Store, StoreError, Table, TablesExt};
+use bytes::Bytes;
 use plans::Plans;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The waits between the tries to send one message.
+const SEND_AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
+
 /// Runs jobs of every registered type, and knows none of them.
 ///
 /// Any number of machines may work on one store at the same time.
 pub struct CoreMachine {
-    registry: Registry,
+    registry: Arc<Registry>,
     store: Store,
     environment: Arc<dyn Environment>,
     plans: Plans,
@@ -57,7 +62,7 @@ pub enum MachineError {
 
 impl CoreMachine {
     /// A machine on a store.
-    pub fn new(registry: Registry, store: Store, environment: Arc<dyn Environment>) -> Self {
+    pub fn new(registry: Arc<Registry>, store: Store, environment: Arc<dyn Environment>) -> Self {
         Self { registry, store, environment, plans: Plans::default(), secret: tokio::sync::OnceCell::new() }
     }
 
@@ -124,11 +129,23 @@ impl CoreMachine {
     }
 
     async fn send_task(&self, message: &TaskMessage, delay: Duration) -> Result<(), StoreError> {
-        self.store.queues.send(Queue::Tasks, message.to_bytes(), delay).await
+        self.send(Queue::Tasks, &message.to_bytes(), delay).await
     }
 
     async fn send_stage(&self, message: &StageMessage, delay: Duration) -> Result<(), StoreError> {
-        self.store.queues.send(Queue::Stages, message.to_bytes(), delay).await
+        self.send(Queue::Stages, &message.to_bytes(), delay).await
+    }
+
+    /// Sends a message, more than once if nobody can tell whether the first time worked: twins are harmless, while a
+    /// stage whose thousand sends had all to succeed at first would never be dispatched in bad weather.
+    async fn send(&self, queue: Queue, body: &Bytes, delay: Duration) -> Result<(), StoreError> {
+        for wait in SEND_AGAIN_AFTER {
+            match self.store.queues.send(queue, body.clone(), delay).await {
+                Err(StoreError::Unavailable { .. }) => tokio::time::sleep(wait).await,
+                sent => return sent,
+            }
+        }
+        self.store.queues.send(queue, body.clone(), delay).await
     }
 }
 

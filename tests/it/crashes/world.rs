@@ -8,7 +8,7 @@ use coremachine::ports::{Environment as _, Queue, Received, Time};
 use coremachine::store::{MemoryStore, VirtualEnvironment};
 use futures_util::future::join_all;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// How many rounds of deliveries a job may take; far more than any needs.
@@ -79,8 +79,10 @@ pub(super) async fn run(job: &Scripted, conduct: Conduct) -> Ended {
     Ended { report, operations: world.faults.operations() }
 }
 
-fn registry() -> Registry {
-    Registry::linked().expect("the linked job types")
+fn registry() -> Arc<Registry> {
+    static REGISTRY: LazyLock<Arc<Registry>> =
+        LazyLock::new(|| Arc::new(Registry::linked().expect("the linked job types")));
+    Arc::clone(&REGISTRY)
 }
 
 impl World {
