@@ -1,3 +1,4 @@
+use super::{JobError, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -29,16 +30,44 @@ impl Default for StagePolicy {
     }
 }
 
+/// A queue hides a message no longer.
+const LONGEST_DELAY: Duration = Duration::from_hours(7 * 24);
+
 impl StagePolicy {
-    /// The policy with every value brought within its limits.
-    pub(crate) fn within_limits(self) -> Self {
-        let longest_delay = Duration::from_hours(7 * 24); // a queue hides a message no longer
-        Self {
-            batch_size: self.batch_size.clamp(1, 1000),
-            attempts: self.attempts.clamp(1, 100),
-            backoff: self.backoff.min(longest_delay),
-            backoff_limit: self.backoff_limit.min(longest_delay),
-            task_timeout: self.task_timeout,
+    /// The policy, if every value is within its limits.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let fault = if !(1..=1000).contains(&self.batch_size) {
+            format!("`batch_size` is {}; use 1–1,000", self.batch_size)
+        } else if !(1..=100).contains(&self.attempts) {
+            format!("`attempts` is {}; use 1–100", self.attempts)
+        } else if self.backoff.max(self.backoff_limit) > LONGEST_DELAY {
+            "`backoff` or `backoff_limit` is longer than 7 days".to_owned()
+        } else if self.task_timeout.is_zero() {
+            "`task_timeout` is zero, so that no task could ever succeed".to_owned()
+        } else {
+            return Ok(self);
+        };
+        Err(JobError::new("invalid_policy", fault))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_beyond_its_limits_is_refused_by_name() {
+        let fine = StagePolicy::default;
+        assert_eq!(fine().checked(), Ok(fine()));
+        for (wrong, word) in [
+            (StagePolicy { batch_size: 0, ..fine() }, "`batch_size` is 0"),
+            (StagePolicy { batch_size: 1001, ..fine() }, "`batch_size` is 1001"),
+            (StagePolicy { attempts: 0, ..fine() }, "`attempts` is 0"),
+            (StagePolicy { backoff_limit: Duration::from_hours(169), ..fine() }, "`backoff_limit`"),
+            (StagePolicy { task_timeout: Duration::ZERO, ..fine() }, "`task_timeout` is zero"),
+        ] {
+            let error = wrong.checked().expect_err(word);
+            assert!(error.code == "invalid_policy" && error.message.contains(word), "{error}");
         }
     }
 }

@@ -22,10 +22,6 @@ pub static JOBS: [JobType];
 
 /// Registers a [`Job`] and its [`Task`]s in this binary.
 ///
-/// ```ignore
-/// register_job!(HelloWorld, tasks: [Greet]);
-/// ```
-///
 /// A task that is used by a job without being registered for it does not compile:
 ///
 /// ```compile_fail,E0277
@@ -138,7 +134,7 @@ pub(crate) trait AnyJob: Send + Sync {
     fn aggregate_stage_results(&self, stage: u32, results: &ErasedResults<'_>) -> Result<Value>;
     fn should_advance_stage(&self, stage: u32, context: &JobContext) -> Result<bool>;
     fn get_final_result(&self, context: &JobContext) -> Result<Value>;
-    fn stage_policy(&self, stage: u32) -> StagePolicy;
+    fn stage_policy(&self, stage: u32) -> Result<StagePolicy>;
     fn check<'a>(&'a self, context: &'a SubmitContext) -> BoxFuture<'a, Result<Vec<ParameterFault>, StoreError>>;
 }
 
@@ -166,8 +162,8 @@ impl<J: Job> AnyJob for J {
         Job::get_final_result(self, context)
     }
 
-    fn stage_policy(&self, stage: u32) -> StagePolicy {
-        Job::stage_policy(self, stage).within_limits()
+    fn stage_policy(&self, stage: u32) -> Result<StagePolicy> {
+        Job::stage_policy(self, stage).checked()
     }
 
     fn check<'a>(&'a self, context: &'a SubmitContext) -> BoxFuture<'a, Result<Vec<ParameterFault>, StoreError>> {

@@ -158,7 +158,7 @@ impl CoreMachine {
             return Ok(Err(JobError::new("too_many_stages", message)));
         }
         let (policy, mut planned) =
-            match author::call(|| Ok((job.stage_policy(stage), job.create_stage_tasks(stage, context)?))) {
+            match author::call(|| Ok((job.stage_policy(stage)?, job.create_stage_tasks(stage, context)?))) {
                 Ok(planned) => planned,
                 Err(error) => return Ok(Err(error)),
             };
