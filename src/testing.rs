@@ -71,7 +71,7 @@ impl Bench {
     pub async fn settle(&self) {
         loop {
             let mut idle = true;
-            for queue in [Queue::Stages, Queue::Tasks] {
+            for queue in [Queue::Stages, Queue::Tasks, Queue::StagesPoison, Queue::TasksPoison] {
                 let messages = self.store().queues.receive(queue, 32, Duration::from_mins(10)).await;
                 for message in messages.unwrap_or_else(|error| panic!("receiving: {error}")) {
                     idle = false;
@@ -107,19 +107,23 @@ impl Bench {
         let done: Result<(), MachineError> = match queue {
             Queue::Tasks => self.machine.process_task(&message.body, delivery).await,
             Queue::Stages => self.machine.advance_stage(&message.body, delivery).await,
-            Queue::TasksPoison | Queue::StagesPoison => Ok(()),
+            Queue::TasksPoison => self.machine.give_up_task(&message.body).await,
+            Queue::StagesPoison => self.machine.give_up_stage(&message.body).await,
         };
         let queues = self.store().queues;
-        match done {
-            Ok(()) => queues.delete(queue, &message.receipt).await.unwrap_or_else(|error| panic!("deleting: {error}")),
-            Err(error) if message.dequeue_count >= MAX_DEQUEUE_COUNT => {
-                panic!("given up a message of {}: {error}", queue.name())
+        let settled = match (done, queue.poison()) {
+            (Ok(()), _) => queues.delete(queue, &message.receipt).await,
+            (Err(_), Some(poison)) if message.dequeue_count >= MAX_DEQUEUE_COUNT => {
+                queues
+                    .send(poison, message.body.clone(), Duration::ZERO)
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}"));
+                queues.delete(queue, &message.receipt).await
             }
-            Err(_) => {
-                let hidden = queues.hide(queue, &message.receipt, VISIBILITY_TIMEOUT).await;
-                hidden.unwrap_or_else(|error| panic!("releasing: {error}"));
-            }
-        }
+            (Err(error), None) if message.dequeue_count >= MAX_DEQUEUE_COUNT => panic!("giving up failed: {error}"),
+            (Err(_), _) => queues.hide(queue, &message.receipt, VISIBILITY_TIMEOUT).await.map(drop),
+        };
+        settled.unwrap_or_else(|error| panic!("settling: {error}"));
     }
 }
 

@@ -63,7 +63,7 @@ pub fn judge_batch(attempted: Attempted<'_>, chance: u64) -> BatchVerdict {
     BatchVerdict::Retry {
         ended,
         pending,
-        message: TaskMessage { attempt: message.attempt + 1, ..message.clone() },
+        message: next_attempt(message),
         delay: backoff(policy, message.attempt, chance),
     }
 }
@@ -80,9 +80,14 @@ fn backoff(policy: &StagePolicy, attempt: u32, chance: u64) -> Duration {
     Duration::from_millis(chance % (longest + 1))
 }
 
+/// The message that asks for the attempt after this one's.
+pub fn next_attempt(message: &TaskMessage) -> TaskMessage {
+    TaskMessage { attempt: message.attempt + 1, resent: false, ..message.clone() }
+}
+
 /// The message that asks for a batch's first attempt.
 pub fn first_attempt(job_id: &JobId, run: u32, stage: u32, batch: u64) -> TaskMessage {
-    TaskMessage { job_id: job_id.clone(), run, stage, batch, attempt: 1 }
+    TaskMessage { job_id: job_id.clone(), run, stage, batch, attempt: 1, resent: false }
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ mod plan;
 mod roll_call;
 mod stage;
 mod submit;
+mod sweep;
 
-pub use batch::{Attempted, BatchVerdict, Execution, first_attempt, judge_batch, pending_tasks};
+pub use batch::{Attempted, BatchVerdict, Execution, first_attempt, judge_batch, next_attempt, pending_tasks};
 pub use plan::{PAGE_TASKS, PageFill, batch_count, tasks_of_batch};
 pub use roll_call::{FAN_IN, Node, RollCall};
 pub use stage::{
@@ -17,3 +18,4 @@ pub use stage::{
     close_into_next, dispatched, next_step, open_first,
 };
 pub use submit::{NewJob, Submission, new_job, resubmitted};
+pub use sweep::{PATIENCE, SweepStep, sweep_step};

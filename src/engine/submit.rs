@@ -1,5 +1,5 @@
 use crate::contract::JobId;
-use crate::model::{IndexRow, JobRow, JobStatus, Payload, StageMessage};
+use crate::model::{ActiveRow, IndexRow, JobRow, JobStatus, Payload, StageMessage};
 use crate::ports::Time;
 
 /// What a caller asks for.
@@ -16,6 +16,8 @@ pub struct Submission {
 /// What a new job begins with; to be made durable in this order.
 #[derive(Debug)]
 pub struct NewJob {
+    /// For the sweep.
+    pub active: ActiveRow,
     /// For listing.
     pub index: IndexRow,
     /// The job.
@@ -34,6 +36,7 @@ pub fn new_job(
     now: Time,
 ) -> NewJob {
     NewJob {
+        active: ActiveRow { job_id: job_id.clone(), footprint: None, seen_at: now },
         index: IndexRow { job_id: job_id.clone(), job_type: job_type.to_owned() },
         message: open_first_stage(&job_id, 1),
         job: JobRow {

@@ -1,6 +1,6 @@
 //! The local stand-in for the host's queue listener: wakes the machine through the same routes, with the same calls.
 
-use super::functions::{ADVANCE_STAGE, PROCESS_TASK};
+use super::functions::{ADVANCE_STAGE, GIVE_UP_STAGE, GIVE_UP_TASK, PROCESS_TASK, SWEEP};
 use crate::contract::with_causes;
 use crate::ports::{Queue, Queues, Receipt, Received, Store, StoreError};
 use async_trait::async_trait;
@@ -10,12 +10,12 @@ use axum::http::{Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{interval_at, sleep};
+use tokio::time::{interval, interval_at, sleep};
 use tower::ServiceExt;
 use tracing::{error, warn};
 
@@ -46,14 +46,20 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Listens to both queues.
+    /// Listens to every queue, and sweeps once a minute.
     pub fn start(router: &Router, queues: &WakingQueues) -> Self {
         let mut listeners = JoinSet::new();
         let stop = watch::Sender::new(false);
-        for (queue, function) in [(Queue::Tasks, PROCESS_TASK), (Queue::Stages, ADVANCE_STAGE)] {
+        for (queue, function) in [
+            (Queue::Tasks, PROCESS_TASK),
+            (Queue::Stages, ADVANCE_STAGE),
+            (Queue::TasksPoison, GIVE_UP_TASK),
+            (Queue::StagesPoison, GIVE_UP_STAGE),
+        ] {
             let listener = Listener { queue, function, router: router.clone(), queues: queues.clone() };
             listeners.spawn(listener.listen(stop.subscribe()));
         }
+        listeners.spawn(sweep(router.clone(), stop.subscribe()));
         Self { listeners, stop }
     }
 
@@ -172,8 +178,8 @@ impl Listener {
         };
         let settled = if done {
             self.queues.delete(self.queue, &receipt).await
-        } else if message.dequeue_count >= MAX_DEQUEUE_COUNT {
-            self.give_up(&message, &receipt).await
+        } else if let Some(poison) = self.queue.poison().filter(|_| message.dequeue_count >= MAX_DEQUEUE_COUNT) {
+            self.give_up(poison, &message, &receipt).await
         } else {
             self.queues.hide(self.queue, &receipt, VISIBILITY_TIMEOUT).await.map(drop)
         };
@@ -187,28 +193,44 @@ impl Listener {
             "Data": { "message": STANDARD.encode(&message.body) },
             "Metadata": { "DequeueCount": message.dequeue_count.to_string(), "Id": json!(message.receipt.id).to_string() },
         });
-        let request = Request::post(format!("/{}", self.function))
-            .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
-            .header("x-azure-functions-invocationid", format!("{}-{}", message.receipt.id, message.dequeue_count))
-            .body(Body::from(body.to_string()));
-        match request {
-            Ok(request) => match self.router.clone().oneshot(request).await {
-                Ok(response) => response.status().is_success(),
-                Err(never) => match never {},
-            },
-            Err(error) => {
-                error!(error = with_causes(&error), "a call that cannot be made");
-                false
-            }
-        }
+        call(&self.router, self.function, &format!("{}-{}", message.receipt.id, message.dequeue_count), &body).await
     }
 
-    async fn give_up(&self, message: &Received, receipt: &Receipt) -> Result<(), StoreError> {
+    async fn give_up(&self, poison: Queue, message: &Received, receipt: &Receipt) -> Result<(), StoreError> {
         error!(queue = self.queue.name(), message = message.receipt.id, "given up; moved to the poison queue");
-        if let Some(poison) = self.queue.poison() {
-            self.queues.send(poison, message.body.clone(), Duration::ZERO).await?;
-        }
+        self.queues.send(poison, message.body.clone(), Duration::ZERO).await?;
         self.queues.delete(self.queue, receipt).await
+    }
+}
+
+/// Fires the timer of the sweep, once a minute as its function.json says.
+async fn sweep(router: Router, mut stop: watch::Receiver<bool>) {
+    let mut minutes = interval(Duration::from_mins(1));
+    for tick in 0_u64.. {
+        tokio::select! {
+            _ = minutes.tick() => {}
+            _ = stop.changed() => return,
+        }
+        let body = json!({ "Data": { "timer": { "IsPastDue": false } }, "Metadata": {} });
+        call(&router, SWEEP, &format!("sweep-{tick}"), &body).await;
+    }
+}
+
+/// Calls a function as the host does; `true` if it succeeded.
+async fn call(router: &Router, function: &str, invocation_id: &str, body: &Value) -> bool {
+    let request = Request::post(format!("/{function}"))
+        .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
+        .header("x-azure-functions-invocationid", invocation_id)
+        .body(Body::from(body.to_string()));
+    match request {
+        Ok(request) => match router.clone().oneshot(request).await {
+            Ok(response) => response.status().is_success(),
+            Err(never) => match never {},
+        },
+        Err(error) => {
+            error!(error = with_causes(&error), "a call that cannot be made");
+            false
+        }
     }
 }
 
@@ -221,7 +243,6 @@ impl std::fmt::Debug for WakingQueues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     #[test]
     fn the_pump_delivers_as_host_json_says() {

@@ -25,7 +25,7 @@ const WIDTH: usize = 32;
 const MAX_TASKS: u64 = 10_000_000;
 
 /// What a commit on the job's partition came to.
-enum Moved {
+pub(super) enum Moved {
     /// The stage is open; its batches are to be sent.
     Opened(u32),
     /// Nothing is left to do.
@@ -282,7 +282,13 @@ impl CoreMachine {
         self.end_in_failure(state, failure, tally).await
     }
 
-    async fn fail(&self, state: &JobState, stage: u32, error: JobError, tally: Tally) -> Result<Moved, MachineError> {
+    pub(super) async fn fail(
+        &self,
+        state: &JobState,
+        stage: u32,
+        error: JobError,
+        tally: Tally,
+    ) -> Result<Moved, MachineError> {
         let JobError { code, message } = error;
         let failure = JobFailure { code: code.into_owned(), message, stage, tasks: Vec::new() };
         self.end_in_failure(state, failure, tally).await
@@ -297,7 +303,12 @@ impl CoreMachine {
     /// One compare-and-swap decides; everyone else finds it decided.
     async fn commit(&self, state: &JobState, writes: Vec<Write>, moved: Moved) -> Result<Moved, MachineError> {
         match self.store.tables.commit(Table::Jobs, state.job.job_id.as_str(), writes).await {
-            Ok(()) => Ok(moved),
+            Ok(()) => {
+                if let Moved::Ended = moved {
+                    self.forget(&state.job.job_id).await;
+                }
+                Ok(moved)
+            }
             Err(CommitError { error: StoreError::Conflict(_) | StoreError::AlreadyExists(_), .. }) => {
                 Ok(Moved::Overtaken)
             }

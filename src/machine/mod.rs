@@ -1,20 +1,23 @@
 //! [`CoreMachine`]: loads what is stored, asks the engine, applies what it decides.
 //!
 //! One verb a file, the same verb as on the floors above and below: `submit`, `advance_stage`, `process_task`,
-//! `status`. Between any two awaits the process may be killed; each verb can be repeated from its beginning.
+//! `give_up`, `sweep`, `status`. Between any two awaits the process may be killed; each verb can be repeated from its beginning.
 
 mod advance_stage;
 mod author;
+mod give_up;
 mod payloads;
 mod plans;
 mod process_task;
 mod secret;
 mod status;
 mod submit;
+mod sweep;
 
 pub use crate::engine::{Delivery, Submission};
 pub use status::{JobReport, StageReport};
 pub use submit::{SubmitError, Submitted};
+pub use sweep::Swept;
 
 use crate::contract::JobId;
 use crate::contract::registry::{RegisteredJob, Registry};

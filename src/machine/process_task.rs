@@ -3,7 +3,7 @@ use super::plans::OpenStage;
 use super::{CoreMachine, MachineError};
 use crate::contract::registry::TaskType;
 use crate::contract::{TaskContext, TaskEnd, TaskError, TaskId, TaskOutcome};
-use crate::engine::{Attempted, BatchVerdict, Delivery, Execution, RollCall, judge_batch, pending_tasks};
+use crate::engine::{Attempted, BatchVerdict, Delivery, Execution, RollCall, judge_batch, next_attempt, pending_tasks};
 use crate::model::{ResultsRow, RetryRow, StageMessage, Tally, TaskMessage, document, keys};
 use crate::ports::{CommitError, StoreError, Table, TablesExt, Time, Write};
 use futures_util::FutureExt;
@@ -27,6 +27,30 @@ impl CoreMachine {
         self.process_batch(&message, delivery).instrument(span).await
     }
 
+    /// Brings a batch to an end whose message was given up: what had not ended has failed, as `why` says.
+    pub(super) async fn fail_batch(&self, message: &TaskMessage, why: &str) -> Result<(), MachineError> {
+        let Some(stage) = self.open_stage(&message.job_id, message.run, message.stage).await? else { return Ok(()) };
+        let all = pending_tasks(&stage.row, message.batch);
+        if all.is_empty() {
+            return Ok(());
+        }
+        match self.progress(message).await? {
+            Progress::Ended => return self.roll_call(message, stage.row.batches).await,
+            Progress::Retried(_) => return Ok(self.send_task(&next_attempt(message), Duration::ZERO).await?),
+            Progress::Underway => {}
+        }
+        let Some((mut outcomes, pending)) = self.remainder(message, all).await? else { return Ok(()) };
+        let now = self.environment.now();
+        for (index, task) in self.planned_tasks(&message.job_id, &stage, &pending).await? {
+            let result = TaskEnd::Error { code: "given_up".to_owned(), message: why.to_owned() };
+            let (task_type, attempts) = (task.task_type, message.attempt);
+            outcomes.push(TaskOutcome { index, task_type, attempts, started_at: now, ended_at: now, result });
+        }
+        outcomes.sort_by_key(|outcome| outcome.index);
+        self.record(message, &outcomes).await?;
+        self.roll_call(message, stage.row.batches).await
+    }
+
     async fn process_batch(&self, message: &TaskMessage, delivery: Delivery) -> Result<(), MachineError> {
         let Some(stage) = self.open_stage(&message.job_id, message.run, message.stage).await? else {
             debug!("dropped: the stage is not open");
@@ -37,7 +61,7 @@ impl CoreMachine {
             warn!("refused: the stage has no such batch or attempt");
             return Ok(());
         }
-        if message.attempt > 1 || delivery == Delivery::Repeated {
+        if message.attempt > 1 || message.resent || delivery == Delivery::Repeated {
             match self.progress(message).await? {
                 Progress::Ended => return self.roll_call(message, stage.row.batches).await,
                 Progress::Retried(row) => {
@@ -47,14 +71,9 @@ impl CoreMachine {
                 Progress::Underway => {}
             }
         }
-        let (ended, pending) = if message.attempt == 1 {
-            (Vec::new(), first)
-        } else {
-            let Some(row) = self.retry_row(message).await? else {
-                warn!("refused: nobody decided on such an attempt");
-                return Ok(());
-            };
-            (self.recall(&row.ended).await?, row.pending)
+        let Some((ended, pending)) = self.remainder(message, first).await? else {
+            warn!("refused: nobody decided on such an attempt");
+            return Ok(());
         };
         let executions = self.execute(message, &stage, &pending).await?;
         let attempted = Attempted { message, policy: stage.policy(), ended, executions };
@@ -84,6 +103,21 @@ impl CoreMachine {
             return Ok(Progress::Ended);
         }
         Ok(self.retry_row(&next_attempt(message)).await?.map_or(Progress::Underway, Progress::Retried))
+    }
+
+    /// What of a batch has ended before this attempt, and what is to be tried; `None` if nobody decided on the attempt.
+    async fn remainder(
+        &self,
+        message: &TaskMessage,
+        all: Vec<u64>,
+    ) -> Result<Option<(Vec<TaskOutcome>, Vec<u64>)>, StoreError> {
+        if message.attempt == 1 {
+            return Ok(Some((Vec::new(), all)));
+        }
+        match self.retry_row(message).await? {
+            Some(row) => Ok(Some((self.recall(&row.ended).await?, row.pending))),
+            None => Ok(None),
+        }
     }
 
     /// What an earlier attempt left for this one.
@@ -214,10 +248,6 @@ fn execution(
     let result = result.map_or_else(TaskEnd::from, TaskEnd::Output);
     let (index, attempts) = (context.index, context.attempt);
     Execution { outcome: TaskOutcome { index, task_type, attempts, started_at, ended_at, result }, retryable }
-}
-
-fn next_attempt(message: &TaskMessage) -> TaskMessage {
-    TaskMessage { attempt: message.attempt + 1, ..message.clone() }
 }
 
 fn leaf_partition(message: &TaskMessage) -> String {

@@ -1,9 +1,9 @@
 use super::CoreMachine;
+use crate::model::keys::APP;
 use crate::ports::{StoreError, Table, TablesExt};
 use serde_json::json;
 
-/// Where the app keeps what all its instances share.
-const PARTITION: &str = "app";
+/// Where the app keeps it, among what all its instances share.
 const KEY: &str = "secret";
 
 impl CoreMachine {
@@ -14,9 +14,9 @@ impl CoreMachine {
 
     async fn find_secret(&self) -> Result<[u8; 32], StoreError> {
         let drawn: Vec<u64> = (0..4).map(|_| self.environment.random()).collect();
-        self.store.tables.insert_if_absent(Table::Index, PARTITION, KEY, json!({ "words": drawn })).await?;
-        let row = self.store.tables.get(Table::Index, PARTITION, KEY).await?;
-        let row = row.ok_or_else(|| StoreError::NotFound(format!("{PARTITION}/{KEY}")))?;
+        self.store.tables.insert_if_absent(Table::Index, APP, KEY, json!({ "words": drawn })).await?;
+        let row = self.store.tables.get(Table::Index, APP, KEY).await?;
+        let row = row.ok_or_else(|| StoreError::NotFound(format!("{APP}/{KEY}")))?;
         let words: Secret = row.read()?;
         let mut secret = [0; 32];
         for (bytes, word) in secret.chunks_exact_mut(8).zip(words.words) {

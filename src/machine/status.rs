@@ -61,6 +61,14 @@ impl CoreMachine {
         }))
     }
 
+    /// How the tasks of a job's open stage have ended so far.
+    pub(super) async fn count_open_stage(&self, state: &JobState) -> Result<Tally, StoreError> {
+        match state.stages.get(&state.job.stage) {
+            Some(stage) if stage.row.status == StageStatus::Processing => self.count(state, &stage.row).await,
+            Some(_) | None => Ok(Tally::default()),
+        }
+    }
+
     /// How the tasks of an open stage have ended so far, from the top of the roll call down.
     async fn count(&self, state: &JobState, row: &StageRow) -> Result<Tally, StoreError> {
         let roll_call = RollCall::over(row.batches);

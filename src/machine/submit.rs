@@ -63,9 +63,10 @@ impl CoreMachine {
         let token = format!("{:016x}{:016x}", self.environment.random(), self.environment.random());
         let kept = self.keep(&job_id, &parameters).await?;
         let now = self.environment.now();
-        let NewJob { index, job, message } =
+        let NewJob { active, index, job, message } =
             engine::new_job(job_id.clone(), &job_type, kept, parameters_sha256.clone(), token.clone(), now);
         // The index first: a job that is listed and does not exist is found out, one that exists and is not listed is not.
+        self.store.tables.insert_if_absent(Table::Index, keys::ACTIVE, job_id.as_str(), document(&active)).await?;
         let (day, place) = (keys::index_day(now), keys::index_job(now, &job_id));
         self.store.tables.insert_if_absent(Table::Index, &day, &place, document(&index)).await?;
         if !self.store.tables.insert_if_absent(Table::Jobs, job_id.as_str(), keys::JOB, document(&job)).await? {

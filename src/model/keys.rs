@@ -47,6 +47,12 @@ pub fn retry(batch: u64, attempt: u32) -> String {
     format!("{batch:010}-{attempt:05}")
 }
 
+/// The batch and attempt of a [`retry`] key.
+pub fn parse_retry(key: &str) -> Option<(u64, u32)> {
+    let (batch, attempt) = key.split_once('-')?;
+    Some((batch.parse().ok()?, attempt.parse().ok()?))
+}
+
 /// The partition of the index table for the jobs of one day.
 pub fn index_day(created_at: Time) -> String {
     format!("day-{}", created_at.day())
@@ -56,3 +62,14 @@ pub fn index_day(created_at: Time) -> String {
 pub fn index_job(created_at: Time, job: &JobId) -> String {
     format!("{:016}-{job}", i64::MAX / 1000 - created_at.unix_millis())
 }
+
+/// The partition of the index table for the jobs that have not ended, each under its id.
+pub const ACTIVE: &str = "active";
+
+/// The partition of the index table for what the app itself keeps, and where in it the sweep keeps its place.
+pub const APP: &str = "app";
+/// See [`APP`].
+pub const SWEEP: &str = "sweep";
+
+/// The partition of the index table for messages that were given up.
+pub const POISON: &str = "poison";

@@ -16,6 +16,9 @@ pub struct TaskMessage {
     pub batch: u64,
     /// The attempt at the batch's unfinished tasks, from 1.
     pub attempt: u32,
+    /// Sent again by the sweep: another message may have done all of it.
+    #[serde(default)]
+    pub resent: bool,
 }
 
 /// A message of the stage queue: asks that `stage` be open, which closes the one before it.

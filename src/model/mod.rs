@@ -8,6 +8,6 @@ mod rows;
 pub use message::{StageMessage, TaskMessage, UnreadableMessage};
 pub use payload::{BlobRef, PAYLOAD_CONTAINER, Payload, VALUE_SHARE, payload_container};
 pub use rows::{
-    FailedTask, IndexRow, JobFailure, JobRow, JobStatus, PageRef, PlanPage, PlannedTaskRow, ResultsRow, RetryRow,
-    StageRow, StageStatus, Tally, document,
+    ActiveRow, FailedTask, Footprint, IndexRow, JobFailure, JobRow, JobStatus, PageRef, PlanPage, PlannedTaskRow,
+    PoisonRow, ResultsRow, RetryRow, StageRow, StageStatus, SweepRow, Tally, document,
 };

@@ -207,6 +207,50 @@ pub struct RetryRow {
     pub due_at: Time,
 }
 
+/// A job that has not ended, as the sweep last saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveRow {
+    /// The job.
+    pub job_id: JobId,
+    /// Where it was; `None` if it was never looked at.
+    pub footprint: Option<Footprint>,
+    /// When it came there, or was last revived there.
+    pub seen_at: Time,
+}
+
+/// What changes when a job moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// Its run.
+    pub run: u32,
+    /// Its stage.
+    pub stage: u32,
+    /// Whether the stage's batches were sent.
+    pub dispatched: bool,
+    /// How many of the stage's tasks have ended.
+    pub ended: u64,
+}
+
+/// Where the sweep goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepRow {
+    /// The first job to look at next; empty for the first of all.
+    pub next: String,
+}
+
+/// A message that was given up, kept as evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoisonRow {
+    /// The queue on which it failed.
+    pub queue: String,
+    /// Its body as text; what is not UTF-8 is replaced.
+    pub body: String,
+    /// Why nobody could read it; `None` if it is a message of ours.
+    pub unreadable: Option<String>,
+    /// When it was given up.
+    pub given_up_at: Time,
+}
+
 /// A job in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexRow {

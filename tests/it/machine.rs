@@ -1,10 +1,12 @@
 //! The machine on the memory store: the protocol's steps, seen from outside.
 
 use crate::scripted::{Deed, Scripted};
-use coremachine::machine::{Delivery, JobReport, SubmitError};
+use coremachine::contract::registry::Registry;
+use coremachine::machine::{CoreMachine, Delivery, JobReport, SubmitError};
 use coremachine::model::{JobStatus, StageMessage, TaskMessage};
 use coremachine::ports::{BlobName, Queue, Select, Table, TablesExt};
 use coremachine::prelude::ContainerName;
+use coremachine::store::VirtualEnvironment;
 use coremachine::testing::Bench;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -155,7 +157,7 @@ async fn late_and_forged_messages_change_nothing() {
         for (run, stage, batch, attempt) in
             [(1, 1, 0, 1), (1, 2, 0, 1), (1, 9, 0, 1), (2, 1, 0, 1), (1, 1, u64::MAX, 1), (1, 1, 0, 2), (1, 1, 0, 0)]
         {
-            let body = TaskMessage { job_id: job_id.clone(), run, stage, batch, attempt }.to_bytes();
+            let body = TaskMessage { job_id: job_id.clone(), run, stage, batch, attempt, resent: false }.to_bytes();
             for delivery in [Delivery::First, Delivery::Repeated] {
                 bench.machine().process_task(&body, delivery).await.expect("dropped");
             }
@@ -170,6 +172,100 @@ async fn late_and_forged_messages_change_nothing() {
         assert!(bench.machine().process_task(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
         assert!(bench.machine().advance_stage(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_given_up_has_failed_with_its_evidence_kept() {
+    let bench = Bench::new();
+    let job = stages(vec![vec![Deed::Give(1), Deed::Give(2)]]);
+    let job_id = bench.submit("scripted", json!(job)).await.expect("accepted").job.job_id;
+    let open = StageMessage { job_id: job_id.clone(), run: 1, stage: 1, handed_on: false }.to_bytes();
+    bench.machine().advance_stage(&open, Delivery::First).await.expect("opened");
+    let given_up = TaskMessage { job_id: job_id.clone(), run: 1, stage: 1, batch: 1, attempt: 1, resent: false };
+    for _ in 0..2 {
+        bench.machine().give_up_task(&given_up.to_bytes()).await.expect("given up");
+    }
+    bench.settle().await;
+    let report = bench.report(&job_id).await;
+    let error = report.job.error.expect("a failed job says why");
+    assert_eq!((report.job.status, report.stages[0].tally.completed), (JobStatus::Failed, 1));
+    assert_eq!((error.tasks.len(), error.tasks[0].code.as_str()), (1, "given_up"));
+    let evidence = bench.store().tables.query_all(query(Table::Index, "poison")).await.expect("the evidence");
+    assert_eq!(evidence.len(), 1);
+    assert!(error.tasks[0].message.contains(&evidence[0].key), "{}", error.tasks[0].message);
+    assert_eq!(evidence[0].document["body"], String::from_utf8_lossy(&given_up.to_bytes()).as_ref());
+}
+
+#[tokio::test]
+async fn a_batch_that_is_given_up_after_its_end_changes_nothing() {
+    let bench = Bench::new();
+    let report = bench.run("scripted", json!(stages(vec![vec![Deed::Give(1)]]))).await;
+    let late = TaskMessage { job_id: report.job.job_id.clone(), run: 1, stage: 1, batch: 0, attempt: 1, resent: false };
+    bench.machine().give_up_task(&late.to_bytes()).await.expect("given up");
+    bench.settle().await;
+    assert_eq!(bench.report(&report.job.job_id).await.job, report.job);
+}
+
+#[tokio::test]
+async fn a_stage_that_is_given_up_is_tried_once_more_and_then_fails_its_job() {
+    let bench = Bench::new();
+    let submit = async |name: &str| {
+        let job = Scripted { name: name.to_owned(), ..stages(vec![vec![Deed::Give(1)]]) };
+        let job_id = bench.submit("scripted", json!(job)).await.expect("accepted").job.job_id;
+        (job_id.clone(), StageMessage { job_id, run: 1, stage: 1, handed_on: false }.to_bytes())
+    };
+    let (healed, message) = submit("healed").await;
+    bench.machine().give_up_stage(&message).await.expect("given up");
+    bench.settle().await;
+    assert_eq!(bench.report(&healed).await.job.status, JobStatus::Completed);
+
+    // A version of the app that lacks the job type can do nothing for the job.
+    let (lost, message) = submit("lost").await;
+    let registry = std::sync::Arc::new(Registry::of([]).expect("an empty registry"));
+    let environment = std::sync::Arc::new(VirtualEnvironment::new(bench.now(), 0));
+    let machine = CoreMachine::new(registry, bench.store(), environment);
+    assert!(machine.advance_stage(&message, Delivery::First).await.is_err());
+    machine.give_up_stage(&message).await.expect("given up");
+    let error = bench.report(&lost).await.job.error.expect("a failed job says why");
+    assert_eq!(error.code, "given_up");
+    assert!(error.message.contains("job type `scripted` is not registered"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_can_read_is_kept_and_listed() {
+    let bench = Bench::new();
+    for queue in [Queue::TasksPoison, Queue::StagesPoison] {
+        bench.store().queues.send(queue, "not a message".into(), Duration::ZERO).await.expect("sent");
+    }
+    bench.settle().await;
+    let evidence = bench.store().tables.query_all(query(Table::Index, "poison")).await.expect("the evidence");
+    let kept: Vec<_> = evidence.iter().map(|row| (&row.document["queue"], &row.document["body"])).collect();
+    assert_eq!(
+        kept,
+        [
+            (&json!("coremachine-stages"), &json!("not a message")),
+            (&json!("coremachine-tasks"), &json!("not a message"))
+        ]
+    );
+    assert!(evidence.iter().all(|row| row.document["unreadable"].is_string()));
+}
+
+#[tokio::test]
+async fn the_sweep_forgets_what_has_ended_and_leaves_what_moves() {
+    let bench = Bench::new();
+    let active = async || bench.store().tables.query_all(query(Table::Index, "active")).await.expect("the list").len();
+    bench.run("scripted", json!(stages(vec![vec![Deed::Give(1)]]))).await;
+    assert_eq!(active().await, 0);
+    let queued = bench.submit("scripted", json!(stages(vec![vec![Deed::Give(2)]]))).await.expect("accepted");
+    for minute in 0..15 {
+        let swept = bench.machine().sweep().await.expect("swept");
+        assert_eq!((swept.looked_at, swept.revived), (1, 0), "minute {minute}");
+        bench.pass(Duration::from_mins(1));
+    }
+    assert_eq!(bench.machine().sweep().await.expect("swept").revived, 1);
+    assert_eq!(bench.store().queues.length(Queue::Stages).await.expect("a length"), 2);
+    bench.settle().await;
+    assert_eq!((bench.report(&queued.job.job_id).await.job.status, active().await), (JobStatus::Completed, 0));
 }
 
 /// Every row of the jobs table and how many messages there are.

@@ -2,7 +2,7 @@
 
 use crate::functions_host::{App, Function, Trigger};
 use crate::support::app;
-use coremachine::host::functions::{ADVANCE_STAGE, PROCESS_TASK};
+use coremachine::host::functions::{ADVANCE_STAGE, GIVE_UP_STAGE, GIVE_UP_TASK, PROCESS_TASK};
 use coremachine::ports::Queue;
 use std::fs;
 use std::path::Path;
@@ -32,6 +32,11 @@ fn every_queue_has_the_function_that_the_binary_answers_for_it() {
     };
     let app = App::read(&app::folder()).unwrap();
     let found: Vec<_> = app.functions.into_iter().filter_map(listening).collect();
-    let meant = [(ADVANCE_STAGE, Queue::Stages), (PROCESS_TASK, Queue::Tasks)];
+    let meant = [
+        (ADVANCE_STAGE, Queue::Stages),
+        (GIVE_UP_STAGE, Queue::StagesPoison),
+        (GIVE_UP_TASK, Queue::TasksPoison),
+        (PROCESS_TASK, Queue::Tasks),
+    ];
     assert_eq!(found, meant.map(|(function, queue)| (function.to_owned(), queue.name().to_owned())));
 }

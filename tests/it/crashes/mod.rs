@@ -12,7 +12,7 @@ use coremachine::store::VirtualEnvironment;
 use faults::{Fault, Plan};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use world::{Conduct, run};
+use world::{Conduct, Recovery, run};
 
 /// A job and the one way it may end.
 struct Case {
@@ -87,6 +87,35 @@ async fn every_crash_point_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_crash_point_with_the_sweep_as_the_only_recovery() {
+    let mut tried = 0;
+    for case in cases().into_iter().chain([Case::of_two_levels(66)]) {
+        let width = if case.job.batch_size == 1 { 8 } else { 1 };
+        let undisturbed = run(&case.job, Conduct { width, ..Conduct::in_order(nothing_goes_wrong()) }).await;
+        for point in 0..undisturbed.operations {
+            for fault in [Fault::KillBefore, Fault::KillAfter] {
+                let plan = at(vec![(point, fault)]);
+                let conduct = Conduct { width, recovery: Recovery::SweepAlone, ..Conduct::in_order(plan) };
+                let ended = run(&case.job, conduct).await;
+                case.judge(&ended.report, &format!("{fault:?} at operation {point}"));
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} crash points tried: 0 lost, 0 stuck, 0 counted twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_schedules_with_the_sweep_as_the_only_recovery() {
+    let cases: Vec<_> = cases().into_iter().chain([Case::of_two_levels(70)]).collect();
+    for seed in seeds().take(100) {
+        let case = &cases[usize::try_from(seed).expect("a seed") % cases.len()];
+        let ended = run(&case.job, Conduct { recovery: Recovery::SweepAlone, ..seeded(seed) }).await;
+        case.judge(&ended.report, &format!("seed {seed}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_crash_point_of_a_roll_call_of_two_levels() {
     let case = Case::of_two_levels(66);
     let operations = run(&case.job, Conduct::in_order(nothing_goes_wrong())).await.operations;
@@ -146,7 +175,7 @@ fn seeded(seed: u64) -> Conduct {
             (false, false, _) => None,
         }
     });
-    Conduct { plan, seed, width, twins: seed % 5, interleaved: true }
+    Conduct { plan, seed, width, twins: seed % 5, interleaved: true, recovery: Recovery::Redelivery }
 }
 
 #[tokio::test(start_paused = true)]

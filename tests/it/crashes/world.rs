@@ -11,8 +11,19 @@ use serde_json::json;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+/// How many sweeps a job may take; a job that stands still is looked at again after 20 minutes.
+const MINUTES: u32 = 600;
 /// How many rounds of deliveries a job may take; far more than any needs.
 const ROUNDS: u32 = 10_000;
+
+/// What brings a message back whose delivery failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// It is delivered again.
+    Redelivery,
+    /// Nothing: it is lost, and the sweep alone finds out.
+    SweepAlone,
+}
 
 /// How a world runs.
 #[derive(Clone)]
@@ -27,12 +38,14 @@ pub(super) struct Conduct {
     pub(super) twins: u64,
     /// Whether operations of different deliveries interleave.
     pub(super) interleaved: bool,
+    /// What brings back what failed.
+    pub(super) recovery: Recovery,
 }
 
 impl Conduct {
     /// One delivery after the other.
     pub(super) fn in_order(plan: Plan) -> Self {
-        Self { plan, seed: 1, width: 1, twins: 0, interleaved: false }
+        Self { plan, seed: 1, width: 1, twins: 0, interleaved: false, recovery: Recovery::Redelivery }
     }
 }
 
@@ -72,11 +85,27 @@ pub(super) async fn run(job: &Scripted, conduct: Conduct) -> Ended {
             Ok(_) | Err(_) => process = world.process(),
         }
     };
-    world.settle(&mut process).await;
     let observer = CoreMachine::new(registry(), world.memory.store(), world.environment.clone());
-    let report = observer.status(&submitted.job.job_id).await.expect("a status").expect("a job");
-    assert!(report.job.status.is_terminal(), "the job is stuck: {:?}", report.job);
-    Ended { report, operations: world.faults.operations() }
+    let mut minutes = 0;
+    loop {
+        world.settle(&mut process).await;
+        let report = observer.status(&submitted.job.job_id).await.expect("a status").expect("a job");
+        if report.job.status.is_terminal() {
+            return Ended { report, operations: world.faults.operations() };
+        }
+        assert!(
+            world.conduct.recovery == Recovery::SweepAlone && minutes < MINUTES,
+            "the job is stuck: {:?}",
+            report.job
+        );
+        world.environment.advance(Duration::from_mins(1));
+        minutes += 1;
+        // A sweep that fails or dies is made up for by the next one.
+        let _ = process.1.sweep().await;
+        if process.0.dead() {
+            process = world.process();
+        }
+    }
 }
 
 fn registry() -> Arc<Registry> {
@@ -116,7 +145,7 @@ impl World {
                     // A killed process settles nothing; what it had in flight comes again.
                     let done = !dead && ends.iter().filter(|(of, _)| std::ptr::eq(*of, message)).any(|(_, done)| *done);
                     let receipt = &message.receipt;
-                    if done {
+                    if done || self.conduct.recovery == Recovery::SweepAlone {
                         store.queues.delete(queue, receipt).await.expect("deleted");
                     } else {
                         assert!(message.dequeue_count < 20, "a message fails for ever: {:?}", message.body);

@@ -20,7 +20,7 @@ const FLOORS: [(&str, u32); 9] = [
     ("store", 3),
     ("machine", 4),
     ("host", 5),
-    ("testing", 5),
+    ("testing", 6),
     ("cli", 6),
 ];
 
