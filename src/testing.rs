@@ -17,7 +17,7 @@ use crate::contract::registry::Registry;
 use crate::engine::{Delivery, Submission};
 use crate::host::pump::{MAX_DEQUEUE_COUNT, VISIBILITY_TIMEOUT};
 use crate::machine::{CoreMachine, JobReport, MachineError, SubmitError, Submitted};
-use crate::ports::{Environment, Queue, Received, Store, Time};
+use crate::ports::{Environment, Queue, Received, Store, Table, Time};
 use crate::store::{MemoryStore, VirtualEnvironment};
 use serde_json::Value;
 use std::sync::Arc;
@@ -46,6 +46,11 @@ impl Bench {
     /// The store, to put blobs into `data` before a run and to look at what is left after it.
     pub fn store(&self) -> Store {
         self.memory.store()
+    }
+
+    /// Which partitions of which tables hold rows.
+    pub fn partitions(&self) -> Vec<(Table, String)> {
+        self.memory.partitions()
     }
 
     /// The machine.

@@ -14,8 +14,8 @@ pub use batch::{Attempted, BatchVerdict, Execution, first_attempt, judge_batch, 
 pub use plan::{PAGE_TASKS, PageFill, batch_count, tasks_of_batch};
 pub use roll_call::{FAN_IN, Node, RollCall};
 pub use stage::{
-    Closing, Delivery, JobState, MAX_STAGES, Opening, Stage, StageStep, close_into_end, close_into_failure,
-    close_into_next, dispatched, next_step, open_first,
+    Closing, Delivery, JobState, MAX_STAGES, Opening, Stage, StageStep, cancel, close_into_end, close_into_failure,
+    close_into_next, dispatched, next_step, open_first, retry,
 };
 pub use submit::{NewJob, Submission, new_job, resubmitted};
 pub use sweep::{PATIENCE, SweepStep, sweep_step};

@@ -16,8 +16,10 @@ pub struct JobState {
     pub job: JobRow,
     /// Its version.
     pub etag: Etag,
-    /// The stages of the present run.
+    /// The stages of the present run, and from earlier runs those before it began.
     pub stages: BTreeMap<u32, Stage>,
+    /// The latest of the stages that earlier runs had and this one has to come to again.
+    pub earlier: BTreeMap<u32, StageRow>,
 }
 
 /// A stage's row and its version.
@@ -131,19 +133,70 @@ pub fn close_into_end(state: &JobState, closing: &Closing, result: Payload, now:
 /// The commit that ends the job without a result, in the stage that is open or was to be opened.
 pub fn close_into_failure(state: &JobState, failure: JobFailure, tally: Tally, now: Time) -> Vec<Write> {
     let job = JobRow { status: JobStatus::Failed, error: Some(failure), ended_at: Some(now), ..state.job.clone() };
-    let mut writes = replace_stage(state, state.job.stage, |row| {
-        row.status = StageStatus::Failed;
-        row.completed = tally.completed;
-        row.failed = tally.failed;
-        row.ended_at = Some(now);
-    });
+    let mut writes = end_stage(state, StageStatus::Failed, tally, now);
     writes.push(replace_job(state, job, now));
     writes
+}
+
+/// The commit that ends the job because somebody asked; `tally` counts the ended tasks of its open stage.
+pub fn cancel(state: &JobState, tally: Tally, now: Time) -> Vec<Write> {
+    let job = JobRow { status: JobStatus::Cancelled, ended_at: Some(now), ..state.job.clone() };
+    let mut writes = end_stage(state, StageStatus::Cancelled, tally, now);
+    writes.push(replace_job(state, job, now));
+    writes
+}
+
+/// The commit that begins a new run of a job that did not end well, and the message that sets it going; `None` if the job
+/// has not ended, or has ended well.
+///
+/// The run begins at the first stage that has not succeeded as a whole, with the same plan, so that what succeeded there is
+/// kept. Stages after it are planned anew, since what they are planned from may change.
+pub fn retry(state: &JobState, now: Time) -> Option<(Vec<Write>, StageMessage)> {
+    let stage = match state.job.status {
+        JobStatus::Queued | JobStatus::Processing | JobStatus::Completed => return None,
+        JobStatus::Failed | JobStatus::Cancelled => state.job.stage,
+        JobStatus::CompletedWithErrors => {
+            state.stages.values().find(|stage| stage.row.failed > 0).map_or(state.job.stage, |stage| stage.row.stage)
+        }
+    };
+    let run = state.job.run + 1;
+    let job =
+        JobRow { run, stage, began_at: stage.max(1), result: None, error: None, ended_at: None, ..state.job.clone() };
+    let Some(open) = state.stages.get(&stage) else {
+        let job = JobRow { status: JobStatus::Queued, ..job };
+        return Some((vec![replace_job(state, job, now)], super::submit::open_first_stage(&state.job.job_id, run)));
+    };
+    let row = StageRow {
+        run,
+        status: StageStatus::Processing,
+        dispatched: false,
+        completed: 0,
+        failed: 0,
+        aggregate: None,
+        started_at: now,
+        ended_at: None,
+        ..open.row.clone()
+    };
+    let writes = vec![
+        Write::Insert { key: keys::stage(run, stage), document: document(&row) },
+        replace_job(state, processing(job, stage), now),
+    ];
+    // Nobody else is at work on a stage that is open only now.
+    Some((writes, StageMessage { job_id: state.job.job_id.clone(), run, stage, handed_on: true }))
 }
 
 /// The commit that says every batch of a stage was sent once.
 pub fn dispatched(state: &JobState, stage: u32) -> Vec<Write> {
     replace_stage(state, stage, |row| row.dispatched = true)
+}
+
+fn end_stage(state: &JobState, status: StageStatus, tally: Tally, now: Time) -> Vec<Write> {
+    replace_stage(state, state.job.stage, |row| {
+        row.status = status;
+        row.completed = tally.completed;
+        row.failed = tally.failed;
+        row.ended_at = Some(now);
+    })
 }
 
 fn processing(job: JobRow, stage: u32) -> JobRow {
@@ -159,7 +212,13 @@ fn close(row: &mut StageRow, status: StageStatus, closing: &Closing, now: Time) 
 }
 
 fn insert_stage(state: &JobState, opening: Opening, now: Time) -> Write {
+    let run = state.job.run;
+    let same_plan =
+        |earlier: &&StageRow| (&earlier.plan, earlier.policy.batch_size) == (&opening.plan, opening.policy.batch_size);
+    let carried_from = state.earlier.get(&opening.stage).filter(same_plan).map_or(run, |earlier| earlier.carried_from);
     let row = StageRow {
+        run,
+        carried_from,
         stage: opening.stage,
         status: StageStatus::Processing,
         batches: super::batch_count(opening.tasks, opening.policy.batch_size),
@@ -199,7 +258,7 @@ mod tests {
     fn queued() -> JobState {
         let job_id = JobId::of_key("t", "k");
         let new = crate::engine::new_job(job_id, "t", Payload::Inline(Value::Null), String::new(), String::new(), NOW);
-        JobState { job: new.job, etag: Etag("1".to_owned()), stages: BTreeMap::new() }
+        JobState { job: new.job, etag: Etag("1".to_owned()), stages: BTreeMap::new(), earlier: BTreeMap::new() }
     }
 
     fn opening(stage: u32) -> Opening {

@@ -47,6 +47,7 @@ pub fn new_job(
             status: JobStatus::Queued,
             run: 1,
             stage: 0,
+            began_at: 1,
             result: None,
             error: None,
             created_at: now,
@@ -63,6 +64,6 @@ pub fn resubmitted(job: &JobRow) -> Option<StageMessage> {
     (job.status == JobStatus::Queued).then(|| open_first_stage(&job.job_id, job.run))
 }
 
-fn open_first_stage(job_id: &JobId, run: u32) -> StageMessage {
+pub(super) fn open_first_stage(job_id: &JobId, run: u32) -> StageMessage {
     StageMessage { job_id: job_id.clone(), run, stage: 1, handed_on: false }
 }

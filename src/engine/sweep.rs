@@ -59,7 +59,7 @@ mod tests {
     fn state() -> JobState {
         let new =
             new_job(JobId::of_key("t", "k"), "t", Payload::Inline(Value::Null), String::new(), String::new(), BEGIN);
-        JobState { job: new.job, etag: Etag("1".to_owned()), stages: BTreeMap::new() }
+        JobState { job: new.job, etag: Etag("1".to_owned()), stages: BTreeMap::new(), earlier: BTreeMap::new() }
     }
 
     fn step(active: &ActiveRow, state: Option<&JobState>, minutes: u64) -> SweepStep {

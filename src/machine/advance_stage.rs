@@ -16,7 +16,7 @@ use std::time::Duration;
 use tracing::{Instrument, info, info_span, warn};
 
 /// How often a job is read anew because another changed it first.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 /// When somebody else is sending a stage's batches, how long until we look whether they are done.
 const HAND_ON_DELAY: Duration = Duration::from_secs(10);
 /// How many messages are sent, or partitions read, at a time.

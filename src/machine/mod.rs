@@ -1,14 +1,17 @@
 //! [`CoreMachine`]: loads what is stored, asks the engine, applies what it decides.
 //!
 //! One verb a file, the same verb as on the floors above and below: `submit`, `advance_stage`, `process_task`,
-//! `give_up`, `sweep`, `status`. Between any two awaits the process may be killed; each verb can be repeated from its beginning.
+//! `give_up`, `sweep`, `cancel`, `retry`, `delete`, `status`. Between any two awaits the process may be killed; each verb can be repeated from its beginning.
 
 mod advance_stage;
 mod author;
+mod cancel;
+mod delete;
 mod give_up;
 mod payloads;
 mod plans;
 mod process_task;
+mod retry;
 mod secret;
 mod status;
 mod submit;
@@ -22,7 +25,7 @@ pub use sweep::Swept;
 use crate::contract::JobId;
 use crate::contract::registry::{RegisteredJob, Registry};
 use crate::engine::{JobState, Node, Stage};
-use crate::model::{StageMessage, StageRow, Tally, TaskMessage, UnreadableMessage, keys};
+use crate::model::{JobStatus, StageMessage, Tally, TaskMessage, UnreadableMessage, keys};
 use crate::ports::{Environment, Query, Queue, Row, Select, Store, StoreError, Table, TablesExt};
 use bytes::Bytes;
 use plans::Plans;
@@ -63,6 +66,26 @@ pub enum MachineError {
     Contended(JobId),
 }
 
+/// Why a job was not cancelled, retried or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such job.
+    #[error("there is no job `{0}`")]
+    NotFound(JobId),
+    /// The job is not in a state that allows it.
+    #[error("the job is {0}")]
+    NotAllowed(JobStatus),
+    /// The job could not be changed at present.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        Self::Machine(error.into())
+    }
+}
+
 impl CoreMachine {
     /// A machine on a store.
     pub fn new(registry: Arc<Registry>, store: Store, environment: Arc<dyn Environment>) -> Self {
@@ -100,12 +123,17 @@ impl CoreMachine {
         };
         let rows = self.store.tables.query_all(query).await?;
         let Some(job) = rows.iter().find(|row| row.key == keys::JOB) else { return Ok(None) };
-        let mut state = JobState { job: job.read()?, etag: job.etag.clone(), stages: BTreeMap::new() };
-        let first = keys::stage(state.job.run, 0);
-        let next_run = keys::stage(state.job.run + 1, 0);
-        for row in rows.iter().filter(|row| row.key >= first && row.key < next_run) {
-            let stage: StageRow = row.read()?;
-            state.stages.insert(stage.stage, Stage { row: stage, etag: row.etag.clone() });
+        let mut state =
+            JobState { job: job.read()?, etag: job.etag.clone(), stages: BTreeMap::new(), earlier: BTreeMap::new() };
+        // In ascending order of runs: of a stage that several runs came to, the latest stands.
+        for row in &rows {
+            let Some((run, number)) = keys::parse_stage(&row.key) else { continue };
+            let stage = Stage { row: row.read()?, etag: row.etag.clone() };
+            if run == state.job.run || number < state.job.began_at {
+                state.stages.insert(number, stage);
+            } else {
+                state.earlier.insert(number, stage.row);
+            }
         }
         Ok(Some(state))
     }

@@ -5,7 +5,7 @@ use crate::contract::registry::TaskType;
 use crate::contract::{TaskContext, TaskEnd, TaskError, TaskId, TaskOutcome};
 use crate::engine::{Attempted, BatchVerdict, Delivery, Execution, RollCall, judge_batch, next_attempt, pending_tasks};
 use crate::model::{ResultsRow, RetryRow, StageMessage, Tally, TaskMessage, document, keys};
-use crate::ports::{CommitError, StoreError, Table, TablesExt, Time, Write};
+use crate::ports::{CommitError, Query, Select, StoreError, Table, TablesExt, Time, Write};
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::panic::AssertUnwindSafe;
@@ -39,7 +39,7 @@ impl CoreMachine {
             Progress::Retried(_) => return Ok(self.send_task(&next_attempt(message), Duration::ZERO).await?),
             Progress::Underway => {}
         }
-        let Some((mut outcomes, pending)) = self.remainder(message, all).await? else { return Ok(()) };
+        let Some((mut outcomes, pending)) = self.remainder(message, &stage, all).await? else { return Ok(()) };
         let now = self.environment.now();
         for (index, task) in self.planned_tasks(&message.job_id, &stage, &pending).await? {
             let result = TaskEnd::Error { code: "given_up".to_owned(), message: why.to_owned() };
@@ -71,7 +71,7 @@ impl CoreMachine {
                 Progress::Underway => {}
             }
         }
-        let Some((ended, pending)) = self.remainder(message, first).await? else {
+        let Some((ended, pending)) = self.remainder(message, &stage, first).await? else {
             warn!("refused: nobody decided on such an attempt");
             return Ok(());
         };
@@ -109,14 +109,53 @@ impl CoreMachine {
     async fn remainder(
         &self,
         message: &TaskMessage,
+        stage: &OpenStage,
         all: Vec<u64>,
     ) -> Result<Option<(Vec<TaskOutcome>, Vec<u64>)>, StoreError> {
         if message.attempt == 1 {
-            return Ok(Some((Vec::new(), all)));
+            let kept = self.carried(message, stage.row.carried_from).await?;
+            let pending = all.into_iter().filter(|index| kept.iter().all(|outcome| outcome.index != *index)).collect();
+            return Ok(Some((kept, pending)));
         }
         match self.retry_row(message).await? {
             Some(row) => Ok(Some((self.recall(&row.ended).await?, row.pending))),
             None => Ok(None),
+        }
+    }
+
+    /// The tasks of a batch that succeeded in an earlier run, from `first` on.
+    async fn carried(&self, message: &TaskMessage, first: u32) -> Result<Vec<TaskOutcome>, StoreError> {
+        for run in (first..message.run).rev() {
+            let earlier = TaskMessage { run, ..message.clone() };
+            let mut outcomes = self.outcomes_of(&earlier).await?;
+            outcomes.retain(TaskOutcome::completed);
+            if !outcomes.is_empty() {
+                return Ok(outcomes);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// What is known of a batch: the outcomes of all its tasks, or of those that had ended when it was last left to be tried
+    /// again.
+    async fn outcomes_of(&self, message: &TaskMessage) -> Result<Vec<TaskOutcome>, StoreError> {
+        let key = keys::results(message.batch);
+        if let Some(row) = self.store.tables.get(Table::Outcomes, &leaf_partition(message), &key).await? {
+            return self.recall(&row.read::<ResultsRow>()?.tasks).await;
+        }
+        let (partition, from) = retry_place(&TaskMessage { attempt: 0, ..message.clone() });
+        let to = keys::retry(message.batch + 1, 0);
+        let query = Query {
+            table: Table::Outcomes,
+            partition: &partition,
+            from: &from,
+            to: Some(&to),
+            limit: 1000,
+            select: Select::Documents,
+        };
+        match self.store.tables.query_all(query).await?.last() {
+            Some(row) => self.recall(&row.read::<RetryRow>()?.ended).await,
+            None => Ok(Vec::new()),
         }
     }
 

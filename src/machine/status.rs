@@ -45,7 +45,7 @@ impl CoreMachine {
         for stage in state.stages.values() {
             let tally = match stage.row.status {
                 StageStatus::Processing => self.count(&state, &stage.row).await?,
-                StageStatus::Completed | StageStatus::Failed => {
+                StageStatus::Completed | StageStatus::Failed | StageStatus::Cancelled => {
                     Tally { completed: stage.row.completed, failed: stage.row.failed }
                 }
             };

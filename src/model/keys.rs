@@ -13,6 +13,12 @@ pub fn stage(run: u32, stage: u32) -> String {
     format!("{JOB}-{run:05}-{stage:05}")
 }
 
+/// The run and stage of a [`stage`] key.
+pub fn parse_stage(key: &str) -> Option<(u32, u32)> {
+    let (run, stage) = key.strip_prefix(JOB)?.strip_prefix('-')?.split_once('-')?;
+    Some((run.parse().ok()?, stage.parse().ok()?))
+}
+
 /// A page of a plan, beside the job's row, named by its content.
 pub fn plan_page(sha256: &str) -> String {
     format!("plan-{}", &sha256[..32])

@@ -68,6 +68,8 @@ pub struct JobRow {
     pub run: u32,
     /// The open stage, or the last one that was; 0 before the first.
     pub stage: u32,
+    /// The stage at which this run began; what is before it stands from earlier runs.
+    pub began_at: u32,
     /// What the job came to.
     pub result: Option<Payload>,
     /// Why it failed.
@@ -123,11 +125,15 @@ pub enum StageStatus {
     Completed,
     /// The job failed here.
     Failed,
+    /// The job was cancelled here.
+    Cancelled,
 }
 
 /// A stage of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageRow {
+    /// The run of the job.
+    pub run: u32,
     /// From 1.
     pub stage: u32,
     /// Where it is.
@@ -140,6 +146,9 @@ pub struct StageRow {
     pub batches: u64,
     /// Its plan: a list of [`PageRef`].
     pub plan: Payload,
+    /// The first of the runs that had this plan one after the other: what succeeded since then is kept. Its own run, if the
+    /// plan is new.
+    pub carried_from: u32,
     /// Whether every batch was sent once.
     pub dispatched: bool,
     /// How many tasks succeeded, once the stage has ended.

@@ -52,6 +52,12 @@ impl MemoryStore {
         }
     }
 
+    /// The partitions that hold rows.
+    pub fn partitions(&self) -> Vec<(Table, String)> {
+        let tables = lock(&self.tables);
+        tables.partitions.iter().filter(|(_, rows)| !rows.is_empty()).map(|(place, _)| place.clone()).collect()
+    }
+
     /// When the earliest hidden message of any queue becomes visible, so that a driver of virtual time knows how far
     /// it may leap; `None` if nothing is hidden.
     pub fn next_due(&self) -> Option<Time> {

@@ -245,6 +245,39 @@ async fn what_is_wrong_with_a_submission_is_told_in_full() {
 }
 
 #[tokio::test]
+async fn a_job_is_cancelled_retried_and_deleted_when_that_makes_sense() {
+    let server = Server::new();
+    let submitted = server
+        .submit("scripted", &json!({ "stages": [[{ "give": 1 }]], "batch_size": 1, "name": "changes" }), &[])
+        .await;
+    let path = path_of(&submitted.body["links"]["self"]).to_owned();
+    let post = async |verb: &str| server.send(Method::POST, &format!("{path}/{verb}"), &[], "").await;
+    let delete = async || server.send(Method::DELETE, &path, &[], "").await;
+
+    post("retry").await.assert_problem(409, "not_retryable");
+    delete().await.assert_problem(409, "not_terminal");
+    let cancelled = post("cancel").await;
+    assert_eq!((cancelled.status, &cancelled.body["status"]), (StatusCode::ACCEPTED, &json!("cancelled")));
+    assert_eq!(path_of(&submitted.body["terminatePostUri"]), format!("{path}/cancel"));
+    post("cancel").await.assert_problem(409, "already_terminal");
+    let link = path_of(&submitted.body["links"]["completion"]).to_owned();
+    server.get(&link).await.assert_problem(409, "job_cancelled");
+
+    let retried = post("retry").await;
+    assert_eq!(
+        (retried.status, &retried.body["run"], retried.header("location")),
+        (StatusCode::ACCEPTED, &json!(2), submitted.header("location"))
+    );
+    server.bench.settle().await;
+    assert_eq!(server.get(&link).await.body["result"], json!([[1]]));
+    post("retry").await.assert_problem(409, "not_retryable");
+    assert_eq!(delete().await.status, StatusCode::NO_CONTENT);
+    for answer in [delete().await, post("cancel").await, post("retry").await, server.get(&path).await] {
+        answer.assert_problem(404, "job_not_found");
+    }
+}
+
+#[tokio::test]
 async fn every_other_request_is_answered_with_words() {
     let server = Server::new();
     server.get("/api/jobs/xyz").await.assert_problem(400, "invalid_job_id");
@@ -254,7 +287,7 @@ async fn every_other_request_is_answered_with_words() {
     server.get("/api/job_types/nothing").await.assert_problem(404, "unknown_job_type");
     let wrong = server.send(Method::PUT, "/api/jobs/hello_world", &[], "").await;
     wrong.assert_problem(405, "method_not_allowed");
-    assert_eq!(wrong.header("allow"), "POST,GET,HEAD");
+    assert_eq!(wrong.header("allow"), "POST,GET,HEAD,DELETE");
 }
 
 #[tokio::test]

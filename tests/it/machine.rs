@@ -1,8 +1,8 @@
 //! The machine on the memory store: the protocol's steps, seen from outside.
 
-use crate::scripted::{Deed, Scripted};
+use crate::scripted::{Deed, Scripted, executions};
 use coremachine::contract::registry::Registry;
-use coremachine::machine::{CoreMachine, Delivery, JobReport, SubmitError};
+use coremachine::machine::{ChangeError, CoreMachine, Delivery, JobReport, SubmitError};
 use coremachine::model::{JobStatus, StageMessage, TaskMessage};
 use coremachine::ports::{BlobName, Queue, Select, Table, TablesExt};
 use coremachine::prelude::ContainerName;
@@ -172,6 +172,103 @@ async fn late_and_forged_messages_change_nothing() {
         assert!(bench.machine().process_task(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
         assert!(bench.machine().advance_stage(body.as_bytes(), Delivery::First).await.is_err(), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_cancelled_job_starts_no_further_task_and_stays_cancelled() {
+    let bench = Bench::new();
+    let job =
+        Scripted { name: "cancel".to_owned(), ..stages(vec![(0..10).map(Deed::Give).collect(), vec![Deed::Give(1)]]) };
+    let job_id = bench.submit("scripted", json!(job)).await.expect("accepted").job.job_id;
+    let open = StageMessage { job_id: job_id.clone(), run: 1, stage: 1, handed_on: false }.to_bytes();
+    bench.machine().advance_stage(&open, Delivery::First).await.expect("opened");
+    for batch in 0..3 {
+        let message = TaskMessage { job_id: job_id.clone(), run: 1, stage: 1, batch, attempt: 1, resent: false };
+        bench.machine().process_task(&message.to_bytes(), Delivery::First).await.expect("processed");
+    }
+    bench.machine().cancel(&job_id).await.expect("cancelled");
+    bench.pass(Duration::from_secs(2));
+    bench.settle().await;
+    let report = bench.report(&job_id).await;
+    assert_eq!((report.job.status, report.stages.len()), (JobStatus::Cancelled, 1));
+    assert_eq!((report.stages[0].tally.completed, executions(&job_id)), (3, vec![1, 1, 1]));
+    let again = bench.machine().cancel(&job_id).await;
+    assert!(matches!(again, Err(ChangeError::NotAllowed(JobStatus::Cancelled))), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_retry_keeps_every_completed_task_and_runs_the_others_again() {
+    for batch_size in [1, 2, 5] {
+        let bench = Bench::new();
+        let second = vec![Deed::Give(1), Deed::SucceedAtExecution(3), Deed::Give(3), Deed::SucceedAtExecution(2)];
+        let job = stages(vec![vec![Deed::Give(0)], second, vec![Deed::Give(9)]]);
+        let job = Scripted { name: format!("retry {batch_size}"), batch_size, ..job };
+        let failed = bench.run("scripted", json!(job)).await;
+        let job_id = failed.job.job_id.clone();
+        assert_eq!((failed.job.status, failed.stages[1].tally.failed), (JobStatus::Failed, 2));
+
+        bench.machine().retry(&job_id).await.expect("retried");
+        bench.settle().await;
+        let again = bench.report(&job_id).await;
+        assert_eq!((again.job.status, again.job.run, again.stages[1].tally.failed), (JobStatus::Failed, 2, 1));
+
+        bench.machine().retry(&job_id).await.expect("retried");
+        bench.settle().await;
+        let report = bench.report(&job_id).await;
+        assert_eq!((report.job.status, report.job.run), (JobStatus::Completed, 3), "{:?}", report.job.error);
+        assert_eq!(report.result, json!([[0], [1, 3, 3, 2], [9]]));
+        assert_eq!(executions(&job_id), [1, 1, 3, 1, 2, 1]);
+        let refused = bench.machine().retry(&job_id).await;
+        assert!(matches!(refused, Err(ChangeError::NotAllowed(JobStatus::Completed))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_of_a_cancelled_job_goes_on_where_it_was() {
+    let bench = Bench::new();
+    let deeds = vec![Deed::SucceedAt(2), Deed::Give(1), Deed::Give(2)];
+    let job = Scripted { name: "go on".to_owned(), batch_size: 2, ..stages(vec![deeds]) };
+    let job_id = bench.submit("scripted", json!(job)).await.expect("accepted").job.job_id;
+    bench.machine().cancel(&job_id).await.expect("cancelled before it began");
+    bench.machine().retry(&job_id).await.expect("retried");
+    let open = StageMessage { job_id: job_id.clone(), run: 2, stage: 1, handed_on: false }.to_bytes();
+    bench.machine().advance_stage(&open, Delivery::First).await.expect("opened");
+    // One task of the first batch has succeeded and the other waits for its second attempt.
+    let first =
+        TaskMessage { job_id: job_id.clone(), run: 2, stage: 1, batch: 0, attempt: 1, resent: false }.to_bytes();
+    bench.machine().process_task(&first, Delivery::First).await.expect("processed");
+    bench.machine().cancel(&job_id).await.expect("cancelled");
+    bench.pass(Duration::from_secs(2));
+    bench.settle().await;
+    bench.machine().retry(&job_id).await.expect("retried");
+    bench.settle().await;
+    let report = bench.report(&job_id).await;
+    assert_eq!((report.job.status, report.job.run, &report.result), (JobStatus::Completed, 3, &json!([[2, 1, 2]])));
+    assert_eq!(executions(&job_id), [3, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_deleted_job_leaves_nothing_and_can_be_submitted_anew() {
+    let bench = Bench::new();
+    let deeds = vec![Deed::Bulk(100_000), Deed::SucceedAtExecution(2), Deed::SucceedAt(2)];
+    let job = json!(Scripted { name: "delete".to_owned(), ..stages(vec![deeds]) });
+    let job_id = bench.submit("scripted", job.clone()).await.expect("accepted").job.job_id;
+    let early = bench.machine().delete(&job_id).await;
+    assert!(matches!(early, Err(ChangeError::NotAllowed(JobStatus::Queued))), "{early:?}");
+    bench.settle().await;
+    bench.machine().retry(&job_id).await.expect("retried");
+    bench.settle().await;
+    assert_eq!(bench.report(&job_id).await.job.status, JobStatus::Completed);
+    bench.machine().delete(&job_id).await.expect("deleted");
+    assert!(bench.machine().status(&job_id).await.expect("read").is_none());
+    let payloads = ContainerName::parse("coremachine-payloads").expect("a name");
+    assert!(bench.store().payloads.list(&payloads, "", None).await.expect("listing").blobs.is_empty());
+    for (table, partition) in bench.partitions() {
+        assert!(table == Table::Index && partition == "app", "{table:?} still has `{partition}`");
+    }
+    assert!(matches!(bench.machine().delete(&job_id).await, Err(ChangeError::NotFound(_))));
+    let anew = bench.submit("scripted", job).await.expect("accepted");
+    assert_eq!((anew.deduplicated, anew.job.run), (false, 1));
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! A job for tests: its parameters say what each task of each stage does.
 
+use coremachine::contract::JobId;
 use coremachine::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,6 +36,8 @@ pub(crate) enum Deed {
     SucceedAt(u32),
     /// Gives up at once.
     GiveUp,
+    /// Gives up until it was executed so often.
+    SucceedAtExecution(u64),
     /// Panics.
     Panic,
     /// Never ends.
@@ -40,6 +45,16 @@ pub(crate) enum Deed {
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
+
+static EXECUTIONS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+/// How often each task of a job was executed in this process, in the order of stages and tasks.
+pub(crate) fn executions(job_id: &JobId) -> Vec<u64> {
+    let all = EXECUTIONS.lock().expect("no test panics while it counts");
+    let mut of_job: Vec<_> = all.iter().filter(|(task, _)| task.starts_with(job_id.as_str())).collect();
+    of_job.sort_by_key(|(task, _)| task.split('-').skip(1).map(|part| part.parse().ok()).collect::<Vec<Option<u64>>>());
+    of_job.into_iter().map(|(_, count)| *count).collect()
+}
 
 impl Scripted {
     fn fault(&self, method: &str) -> Result<()> {
@@ -98,7 +113,15 @@ impl Task for Act {
     type Output = Value;
 
     async fn execute(self, context: &TaskContext) -> TaskResult<Value> {
+        let executed = {
+            let mut all = EXECUTIONS.lock().expect("no test panics while it counts");
+            let count = all.entry(context.task_id.to_string()).or_default();
+            *count += 1;
+            *count
+        };
         match self.deed {
+            Deed::SucceedAtExecution(count) if executed >= count => Ok(json!(executed)),
+            Deed::SucceedAtExecution(_) => Err(TaskError::permanent("given_up", "not this often yet")),
             Deed::Give(value) => Ok(json!(value)),
             Deed::Bulk(bytes) => Ok(json!("x".repeat(bytes))),
             Deed::SucceedAt(attempt) if context.attempt >= attempt => Ok(json!(context.attempt)),

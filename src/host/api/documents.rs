@@ -45,7 +45,7 @@ fn stage(report: &StageReport) -> Value {
     }
     match row.status {
         StageStatus::Completed => stage["result"] = result.clone(),
-        StageStatus::Processing | StageStatus::Failed => {}
+        StageStatus::Processing | StageStatus::Failed | StageStatus::Cancelled => {}
     }
     stage
 }

@@ -1,5 +1,6 @@
 //! The HTTP API, under the route prefix `/api`.
 
+mod change;
 mod completion;
 mod documents;
 mod health;
@@ -15,7 +16,9 @@ use axum::routing::{get, post};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route("/jobs/{job}", post(submit::submit).get(status::status))
+        .route("/jobs/{job}", post(submit::submit).get(status::status).delete(change::delete))
+        .route("/jobs/{job}/cancel", post(change::cancel))
+        .route("/jobs/{job}/retry", post(change::retry))
         .route("/jobs/{job}/completion", get(completion::completion))
         .route("/job_types", get(job_types::all))
         .route("/job_types/{job_type}", get(job_types::one))
