@@ -16,11 +16,13 @@ mod secret;
 mod status;
 mod submit;
 mod sweep;
+mod tasks;
 
 pub use crate::engine::{Delivery, Submission};
 pub use status::{JobReport, StageReport};
 pub use submit::{SubmitError, Submitted};
 pub use sweep::Swept;
+pub use tasks::{TaskPage, TaskPlace, TaskQuery, TaskReport, TaskStatus};
 
 use crate::contract::JobId;
 use crate::contract::registry::{RegisteredJob, Registry};

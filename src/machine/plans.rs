@@ -21,7 +21,9 @@ const PAGES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 pub(super) struct OpenStage {
     pub(super) job_type: String,
     pub(super) row: Arc<StageRow>,
-    pages: Arc<[PageRef]>,
+    pub(super) pages: Arc<[PageRef]>,
+    /// Of the job's row: a job that was deleted and submitted anew may have another plan under the same names.
+    submission: String,
     seen_alive: Time,
 }
 
@@ -66,14 +68,15 @@ impl CoreMachine {
         if job.status.is_terminal() || (job.run, job.stage) != (run, stage) {
             return Ok(None);
         }
-        let open = match known {
+        let open = match known.filter(|known| known.submission == job.submission) {
             Some(known) => OpenStage { seen_alive: now, ..known },
             None => {
                 let row = self.store.tables.get(Table::Jobs, job_id.as_str(), &keys::stage(run, stage)).await?;
                 let Some(row) = row else { return Ok(None) };
                 let row: StageRow = row.read()?;
                 let pages: Vec<PageRef> = self.recall(&row.plan).await?;
-                OpenStage { job_type: job.job_type, row: Arc::new(row), pages: pages.into(), seen_alive: now }
+                let JobRow { job_type, submission, .. } = job;
+                OpenStage { job_type, row: Arc::new(row), pages: pages.into(), submission, seen_alive: now }
             }
         };
         lock(&self.plans.stages).put(key, open.clone());
@@ -84,12 +87,12 @@ impl CoreMachine {
     pub(super) async fn planned_tasks(
         &self,
         job_id: &JobId,
-        stage: &OpenStage,
+        pages: &[PageRef],
         indices: &[u64],
     ) -> Result<Vec<(u64, PlannedTaskRow)>, StoreError> {
         let Some(first) = indices.first() else { return Ok(Vec::new()) };
-        let after = stage.pages.partition_point(|page| page.first <= *first);
-        let page = after.checked_sub(1).and_then(|page| stage.pages.get(page));
+        let after = pages.partition_point(|page| page.first <= *first);
+        let page = after.checked_sub(1).and_then(|page| pages.get(page));
         let page = page.ok_or_else(|| StoreError::NotFound(format!("the plan of task {first}")))?;
         let tasks = self.plan_page(job_id, &page.key).await?;
         indices

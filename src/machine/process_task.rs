@@ -41,7 +41,7 @@ impl CoreMachine {
         }
         let Some((mut outcomes, pending)) = self.remainder(message, &stage, all).await? else { return Ok(()) };
         let now = self.environment.now();
-        for (index, task) in self.planned_tasks(&message.job_id, &stage, &pending).await? {
+        for (index, task) in self.planned_tasks(&message.job_id, &stage.pages, &pending).await? {
             let result = TaskEnd::Error { code: "given_up".to_owned(), message: why.to_owned() };
             let (task_type, attempts) = (task.task_type, message.attempt);
             outcomes.push(TaskOutcome { index, task_type, attempts, started_at: now, ended_at: now, result });
@@ -138,7 +138,7 @@ impl CoreMachine {
 
     /// What is known of a batch: the outcomes of all its tasks, or of those that had ended when it was last left to be tried
     /// again.
-    async fn outcomes_of(&self, message: &TaskMessage) -> Result<Vec<TaskOutcome>, StoreError> {
+    pub(super) async fn outcomes_of(&self, message: &TaskMessage) -> Result<Vec<TaskOutcome>, StoreError> {
         let key = keys::results(message.batch);
         if let Some(row) = self.store.tables.get(Table::Outcomes, &leaf_partition(message), &key).await? {
             return self.recall(&row.read::<ResultsRow>()?.tasks).await;
@@ -175,7 +175,7 @@ impl CoreMachine {
     ) -> Result<Vec<Execution>, MachineError> {
         let job_type = self.job_type(&stage.job_type)?;
         let mut running = JoinSet::new();
-        for (index, task) in self.planned_tasks(&message.job_id, stage, pending).await? {
+        for (index, task) in self.planned_tasks(&message.job_id, &stage.pages, pending).await? {
             let context = TaskContext {
                 job_id: message.job_id.clone(),
                 task_id: TaskId::new(&message.job_id, message.stage, index),

@@ -245,6 +245,52 @@ async fn what_is_wrong_with_a_submission_is_told_in_full() {
 }
 
 #[tokio::test]
+async fn tasks_are_told_in_order_page_by_page() {
+    let server = Server::new();
+    let deeds: Vec<Value> = (0..70).map(|n| if n == 65 { json!("give_up") } else { json!({ "give": n }) }).collect();
+    let job = json!({ "stages": [[{ "give": 7 }], deeds], "batch_size": 3, "name": "pages" });
+    let submitted = server.submit("scripted", &job, &[]).await;
+    let path = path_of(&submitted.body["links"]["tasks"]).to_owned();
+    assert_eq!(server.get(&path).await.body, json!({ "tasks": [], "next_cursor": null }));
+    server.bench.settle().await;
+
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = server.get(&format!("{path}?limit=20{cursor}")).await.body;
+        let tasks = page["tasks"].as_array().expect("tasks");
+        assert!(tasks.len() <= 20);
+        all.extend(tasks.clone());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let places: Vec<_> = all.iter().map(|task| (task["stage"].as_u64(), task["index"].as_u64())).collect();
+    let expected: Vec<_> =
+        [(1, 0)].into_iter().chain((0..70).map(|n| (2, n))).map(|(s, n)| (Some(s), Some(n))).collect();
+    assert_eq!(places, expected);
+    let (first, failed) = (&all[0], &all[66]);
+    assert_eq!((&first["task_type"], &first["parameters"]), (&json!("act"), &json!({ "deed": { "give": 7 } })));
+    assert_eq!((&first["status"], &first["result"], &first["attempts"]), (&json!("completed"), &json!(7), &json!(1)));
+    assert_eq!(
+        (&failed["status"], &failed["error"]["code"], &failed["result"]),
+        (&json!("failed"), &json!("given_up"), &Value::Null)
+    );
+    assert!(failed["task_id"].as_str().is_some_and(|id| id.ends_with("-2-65")));
+
+    let only =
+        async |query: &str| server.get(&format!("{path}?{query}")).await.body["tasks"].as_array().expect("tasks").len();
+    assert_eq!(
+        (only("status=failed").await, only("stage=1").await, only("stage=2&status=completed").await),
+        (1, 1, 69)
+    );
+    for wrong in ["limit=0", "limit=1001", "limit=x", "stage=a", "status=done", "cursor=x", "cursor=1-"] {
+        server.get(&format!("{path}?{wrong}")).await.assert_problem(400, "invalid_query");
+    }
+    server.get(&format!("/api/jobs/{}/tasks", "a".repeat(64))).await.assert_problem(404, "job_not_found");
+}
+
+#[tokio::test]
 async fn a_job_is_cancelled_retried_and_deleted_when_that_makes_sense() {
     let server = Server::new();
     let submitted = server

@@ -7,6 +7,7 @@ mod health;
 mod job_types;
 mod status;
 mod submit;
+mod tasks;
 
 use super::{App, Problem};
 use crate::contract::JobId;
@@ -17,6 +18,7 @@ use axum::routing::{get, post};
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/jobs/{job}", post(submit::submit).get(status::status).delete(change::delete))
+        .route("/jobs/{job}/tasks", get(tasks::tasks))
         .route("/jobs/{job}/cancel", post(change::cancel))
         .route("/jobs/{job}/retry", post(change::retry))
         .route("/jobs/{job}/completion", get(completion::completion))
