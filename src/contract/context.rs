@@ -71,6 +71,8 @@ pub struct TaskContext {
     pub job_id: JobId,
     /// The same for every delivery, attempt and run: the task's own idempotency key.
     pub task_id: TaskId,
+    /// The run of the job: 1, and one more for every retry.
+    pub run: u32,
     /// From 1.
     pub stage: u32,
     /// The task's place in its stage, from 0.

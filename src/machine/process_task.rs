@@ -179,6 +179,7 @@ impl CoreMachine {
             let context = TaskContext {
                 job_id: message.job_id.clone(),
                 task_id: TaskId::new(&message.job_id, message.stage, index),
+                run: message.run,
                 stage: message.stage,
                 index,
                 attempt: message.attempt,

@@ -36,6 +36,8 @@ pub(crate) enum Deed {
     SucceedAt(u32),
     /// Gives up at once.
     GiveUp,
+    /// Gives up in every run before this one.
+    SucceedInRun(u32),
     /// Gives up until it was executed so often.
     SucceedAtExecution(u64),
     /// Panics.
@@ -122,6 +124,8 @@ impl Task for Act {
         match self.deed {
             Deed::SucceedAtExecution(count) if executed >= count => Ok(json!(executed)),
             Deed::SucceedAtExecution(_) => Err(TaskError::permanent("given_up", "not this often yet")),
+            Deed::SucceedInRun(run) if context.run >= run => Ok(json!(context.run)),
+            Deed::SucceedInRun(_) => Err(TaskError::permanent("given_up", "not in this run")),
             Deed::Give(value) => Ok(json!(value)),
             Deed::Bulk(bytes) => Ok(json!("x".repeat(bytes))),
             Deed::SucceedAt(attempt) if context.attempt >= attempt => Ok(json!(context.attempt)),

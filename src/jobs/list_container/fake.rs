@@ -72,7 +72,7 @@ impl FakeContainer {
     pub(super) fn context(&self) -> TaskContext {
         let job_id = JobId::of_work("list_container", &json!({}));
         let task_id = TaskId::new(&job_id, 1, 0);
-        TaskContext { job_id, task_id, stage: 1, index: 0, attempt: 1, data: Arc::new(self.clone()) }
+        TaskContext { job_id, task_id, run: 1, stage: 1, index: 0, attempt: 1, data: Arc::new(self.clone()) }
     }
 
     fn request(&self, request: String) {

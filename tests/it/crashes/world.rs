@@ -2,8 +2,10 @@
 
 use super::faults::{Faults, Plan};
 use crate::scripted::Scripted;
+use coremachine::contract::JobId;
 use coremachine::contract::registry::Registry;
-use coremachine::machine::{CoreMachine, Delivery, JobReport, Submission};
+use coremachine::machine::{ChangeError, CoreMachine, Delivery, JobReport, Submission};
+use coremachine::model::JobStatus;
 use coremachine::ports::{Environment as _, Queue, Received, Time};
 use coremachine::store::{MemoryStore, VirtualEnvironment};
 use futures_util::future::join_all;
@@ -40,12 +42,25 @@ pub(super) struct Conduct {
     pub(super) interleaved: bool,
     /// What brings back what failed.
     pub(super) recovery: Recovery,
+    /// How often the job is retried if it does not end well.
+    pub(super) retries: u32,
+    /// After how many deliveries somebody cancels the job.
+    pub(super) cancelled_after: Option<u64>,
 }
 
 impl Conduct {
     /// One delivery after the other.
     pub(super) fn in_order(plan: Plan) -> Self {
-        Self { plan, seed: 1, width: 1, twins: 0, interleaved: false, recovery: Recovery::Redelivery }
+        Self {
+            plan,
+            seed: 1,
+            width: 1,
+            twins: 0,
+            interleaved: false,
+            recovery: Recovery::Redelivery,
+            retries: 0,
+            cancelled_after: None,
+        }
     }
 }
 
@@ -85,19 +100,24 @@ pub(super) async fn run(job: &Scripted, conduct: Conduct) -> Ended {
             Ok(_) | Err(_) => process = world.process(),
         }
     };
+    let job_id = submitted.job.job_id;
     let observer = CoreMachine::new(registry(), world.memory.store(), world.environment.clone());
-    let mut minutes = 0;
+    let (mut minutes, mut retries) = (0, world.conduct.retries);
     loop {
-        world.settle(&mut process).await;
-        let report = observer.status(&submitted.job.job_id).await.expect("a status").expect("a job");
-        if report.job.status.is_terminal() {
-            return Ended { report, operations: world.faults.operations() };
+        world.settle(&job_id, &mut process).await;
+        let report = observer.status(&job_id).await.expect("a status").expect("a job");
+        match report.job.status {
+            JobStatus::Failed | JobStatus::Cancelled if retries > 0 => {
+                retries -= 1;
+                world.insist(&mut process, async |machine| machine.retry(&job_id).await).await;
+                continue;
+            }
+            ended if ended.is_terminal() => return Ended { report, operations: world.faults.operations() },
+            _ => {}
         }
-        assert!(
-            world.conduct.recovery == Recovery::SweepAlone && minutes < MINUTES,
-            "the job is stuck: {:?}",
-            report.job
-        );
+        // Nobody repeats a retry that died between its commit and its message: that is the sweep's to find.
+        let sweeps = world.conduct.recovery == Recovery::SweepAlone || world.conduct.retries > 0;
+        assert!(sweeps && minutes < MINUTES, "the job is stuck: {:?}", report.job);
         world.environment.advance(Duration::from_mins(1));
         minutes += 1;
         // A sweep that fails or dies is made up for by the next one.
@@ -123,7 +143,25 @@ impl World {
         (faults, machine)
     }
 
-    async fn settle(&mut self, process: &mut (Faults, CoreMachine)) {
+    /// Asks for a change until it is made, or was made by an asking whose answer was lost.
+    async fn insist(
+        &self,
+        process: &mut (Faults, CoreMachine),
+        change: impl AsyncFn(&CoreMachine) -> Result<(), ChangeError>,
+    ) {
+        loop {
+            match change(&process.1).await {
+                Ok(()) | Err(ChangeError::NotAllowed(_)) if !process.0.dead() => return,
+                Err(ChangeError::NotFound(job)) => panic!("job `{job}` is gone"),
+                Ok(()) | Err(_) => {}
+            }
+            if process.0.dead() {
+                *process = self.process();
+            }
+        }
+    }
+
+    async fn settle(&mut self, job_id: &JobId, process: &mut (Faults, CoreMachine)) {
         let store = self.memory.store();
         for _ in 0..ROUNDS {
             let mut idle = true;
@@ -154,6 +192,10 @@ impl World {
                 }
                 if dead {
                     *process = self.process();
+                }
+                if self.conduct.cancelled_after.is_some_and(|after| self.deliveries >= after) {
+                    self.conduct.cancelled_after = None;
+                    self.insist(process, async |machine| machine.cancel(job_id).await).await;
                 }
             }
             match self.memory.next_due() {
