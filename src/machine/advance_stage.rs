@@ -8,7 +8,7 @@ use crate::model::{
     FailedTask, JobFailure, PAYLOAD_CONTAINER, PageRef, PlanPage, PlannedTaskRow, ResultsRow, StageMessage, Tally,
     document, keys,
 };
-use crate::ports::{CommitError, Query, Row, Select, StoreError, Table, TablesExt, Write};
+use crate::ports::{CommitError, Query, Row, StoreError, Table, TablesExt, Write};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use std::sync::{Mutex, PoisonError};
@@ -240,14 +240,7 @@ impl CoreMachine {
 
     /// The outcomes of one leaf's tasks, in task order.
     async fn results(&self, partition: &str) -> Result<Vec<TaskOutcome>, StoreError> {
-        let query = Query {
-            table: Table::Outcomes,
-            partition,
-            from: keys::RESULTS,
-            to: None,
-            limit: 1000,
-            select: Select::Documents,
-        };
+        let query = Query { from: keys::RESULTS, ..Query::of(Table::Outcomes, partition) };
         let rows = self.store.tables.query_all(query).await?;
         let outcomes: Vec<Vec<TaskOutcome>> = stream::iter(rows)
             .then(async |row: Row| self.recall(&row.read::<ResultsRow>()?.tasks).await)

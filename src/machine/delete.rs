@@ -24,14 +24,7 @@ impl CoreMachine {
 
     /// Removes what the tasks of every run came to.
     async fn delete_outcomes(&self, job_id: &JobId) -> Result<(), StoreError> {
-        let query = Query {
-            table: Table::Jobs,
-            partition: job_id.as_str(),
-            from: keys::JOB,
-            to: Some(keys::AFTER_STAGES),
-            limit: 1000,
-            select: Select::Documents,
-        };
+        let query = Query { from: keys::JOB, to: Some(keys::AFTER_STAGES), ..Query::of(Table::Jobs, job_id.as_str()) };
         for row in self.store.tables.query_all(query).await? {
             let Some((run, number)) = keys::parse_stage(&row.key) else { continue };
             let stage: StageRow = row.read()?;

@@ -28,7 +28,7 @@ use crate::contract::JobId;
 use crate::contract::registry::{RegisteredJob, Registry};
 use crate::engine::{JobState, Node, Stage};
 use crate::model::{JobStatus, StageMessage, Tally, TaskMessage, UnreadableMessage, keys};
-use crate::ports::{Environment, Query, Queue, Row, Select, Store, StoreError, Table, TablesExt};
+use crate::ports::{Environment, Query, Queue, Row, Store, StoreError, Table, TablesExt};
 use bytes::Bytes;
 use plans::Plans;
 use std::collections::BTreeMap;
@@ -115,14 +115,7 @@ impl CoreMachine {
 
     /// Reads a job and the stages of its present run, as they are at one moment.
     async fn load(&self, job_id: &JobId) -> Result<Option<JobState>, StoreError> {
-        let query = Query {
-            table: Table::Jobs,
-            partition: job_id.as_str(),
-            from: keys::JOB,
-            to: Some(keys::AFTER_STAGES),
-            limit: 1000,
-            select: Select::Documents,
-        };
+        let query = Query { from: keys::JOB, to: Some(keys::AFTER_STAGES), ..Query::of(Table::Jobs, job_id.as_str()) };
         let rows = self.store.tables.query_all(query).await?;
         let Some(job) = rows.iter().find(|row| row.key == keys::JOB) else { return Ok(None) };
         let mut state =
@@ -149,14 +142,7 @@ impl CoreMachine {
         node: Node,
     ) -> Result<BTreeMap<u64, Tally>, StoreError> {
         let partition = node.partition(job, run, stage);
-        let query = Query {
-            table: Table::Outcomes,
-            partition: &partition,
-            from: "",
-            to: Some(keys::AFTER_CHILDREN),
-            limit: 1000,
-            select: Select::Documents,
-        };
+        let query = Query { to: Some(keys::AFTER_CHILDREN), ..Query::of(Table::Outcomes, &partition) };
         let rows = self.store.tables.query_all(query).await?;
         rows.iter().map(|row| Ok((child_number(row)?, row.read()?))).collect()
     }

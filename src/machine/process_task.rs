@@ -5,7 +5,7 @@ use crate::contract::registry::TaskType;
 use crate::contract::{TaskContext, TaskEnd, TaskError, TaskId, TaskOutcome};
 use crate::engine::{Attempted, BatchVerdict, Delivery, Execution, RollCall, judge_batch, next_attempt, pending_tasks};
 use crate::model::{ResultsRow, RetryRow, StageMessage, Tally, TaskMessage, document, keys};
-use crate::ports::{CommitError, Query, Select, StoreError, Table, TablesExt, Time, Write};
+use crate::ports::{CommitError, Query, StoreError, Table, TablesExt, Time, Write};
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::panic::AssertUnwindSafe;
@@ -145,14 +145,7 @@ impl CoreMachine {
         }
         let (partition, from) = retry_place(&TaskMessage { attempt: 0, ..message.clone() });
         let to = keys::retry(message.batch + 1, 0);
-        let query = Query {
-            table: Table::Outcomes,
-            partition: &partition,
-            from: &from,
-            to: Some(&to),
-            limit: 1000,
-            select: Select::Documents,
-        };
+        let query = Query { from: &from, to: Some(&to), ..Query::of(Table::Outcomes, &partition) };
         match self.store.tables.query_all(query).await?.last() {
             Some(row) => self.recall(&row.read::<RetryRow>()?.ended).await,
             None => Ok(Vec::new()),

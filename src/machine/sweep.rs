@@ -30,14 +30,7 @@ impl CoreMachine {
     pub async fn sweep(&self) -> Result<Swept, MachineError> {
         let place = self.store.tables.get(Table::Index, keys::APP, keys::SWEEP).await?;
         let SweepRow { next } = place.as_ref().map(Row::read).transpose()?.unwrap_or_default();
-        let query = Query {
-            table: Table::Index,
-            partition: keys::ACTIVE,
-            from: &next,
-            to: None,
-            limit: JOBS,
-            select: Select::Documents,
-        };
+        let query = Query { from: &next, limit: JOBS, ..Query::of(Table::Index, keys::ACTIVE) };
         let page = self.store.tables.query(query).await?;
         let mut swept = Swept::default();
         for row in &page.rows {
@@ -156,14 +149,7 @@ impl CoreMachine {
         leaf: u64,
     ) -> Result<Vec<(u64, u32)>, StoreError> {
         let partition = keys::retries(job_id, run, stage, leaf);
-        let query = Query {
-            table: Table::Outcomes,
-            partition: &partition,
-            from: "",
-            to: None,
-            limit: 1000,
-            select: Select::Keys,
-        };
+        let query = Query { select: Select::Keys, ..Query::of(Table::Outcomes, &partition) };
         let rows = self.store.tables.query_all(query).await?;
         Ok(rows.iter().filter_map(|row| keys::parse_retry(&row.key)).collect())
     }

@@ -16,8 +16,8 @@ pub use environment::Environment;
 pub use error::StoreError;
 pub use queues::{MESSAGE_LIMIT, Queue, Queues, Receipt, Received};
 pub use tables::{
-    BATCH_LIMIT, BATCH_SIZE_LIMIT, CommitError, Etag, Page, Query, ROW_LIMIT, Row, Select, Table, Tables, TablesExt,
-    Write,
+    BATCH_LIMIT, BATCH_SIZE_LIMIT, CommitError, Etag, Page, QUERY_LIMIT, Query, ROW_LIMIT, Row, Select, Table, Tables,
+    TablesExt, Write,
 };
 pub use time::Time;
 

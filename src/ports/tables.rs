@@ -11,6 +11,9 @@ pub const BATCH_LIMIT: usize = 100;
 /// within JSON there, which at worst doubles it.
 pub const BATCH_SIZE_LIMIT: usize = 1900 * 1024;
 
+/// The most rows of one page.
+pub const QUERY_LIMIT: u32 = 1000;
+
 /// The tables of the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -129,6 +132,13 @@ pub struct Query<'a> {
     pub limit: u32,
     /// What to read of each.
     pub select: Select,
+}
+
+impl<'a> Query<'a> {
+    /// Every row of a partition, whole; narrow it by `Query { to: …, ..Query::of(…) }`.
+    pub const fn of(table: Table, partition: &'a str) -> Self {
+        Self { table, partition, from: "", to: None, limit: QUERY_LIMIT, select: Select::Documents }
+    }
 }
 
 /// Part of a query's rows.

@@ -13,8 +13,6 @@ pub const KEY_LIMIT: usize = 512;
 pub const HIDE_LIMIT: Duration = Duration::from_hours(7 * 24);
 /// The most messages one receive takes; Azure's limit.
 pub const RECEIVE_LIMIT: u32 = 32;
-/// The most rows one page of a query holds; Azure's limit.
-pub const QUERY_LIMIT: u32 = 1_000;
 /// The most blobs one page of a listing holds; Azure's limit.
 pub const LIST_LIMIT: usize = 5_000;
 

@@ -1,9 +1,9 @@
 //! The store in memory: deterministic, for tests, simulation and trying a job out.
 
-use super::limits::{LIST_LIMIT, QUERY_LIMIT, check_commit, check_hide, check_message, check_receive};
+use super::limits::{LIST_LIMIT, check_commit, check_hide, check_message, check_receive};
 use crate::ports::{
-    BlobName, BlobPage, BlobProperties, Blobs, CommitError, ContainerName, Environment, Etag, Page, Query, Queue,
-    Queues, Receipt, Received, Row, Select, Store, StoreError, Table, Tables, Time, Write,
+    BlobName, BlobPage, BlobProperties, Blobs, CommitError, ContainerName, Environment, Etag, Page, QUERY_LIMIT, Query,
+    Queue, Queues, Receipt, Received, Row, Select, Store, StoreError, Table, Tables, Time, Write,
 };
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use crate::scripted::{Deed, Scripted, executions};
 use coremachine::contract::registry::Registry;
 use coremachine::machine::{ChangeError, CoreMachine, Delivery, JobReport, SubmitError};
 use coremachine::model::{JobStatus, StageMessage, TaskMessage};
-use coremachine::ports::{BlobName, Queue, Select, Table, TablesExt};
+use coremachine::ports::{BlobName, Queue, Table, TablesExt};
 use coremachine::prelude::ContainerName;
 use coremachine::store::VirtualEnvironment;
 use coremachine::testing::Bench;
@@ -380,7 +380,7 @@ async fn dump(bench: &Bench) -> (Vec<Value>, u64, u64) {
 }
 
 fn query(table: Table, partition: &str) -> coremachine::ports::Query<'_> {
-    coremachine::ports::Query { table, partition, from: "", to: None, limit: 1000, select: Select::Documents }
+    coremachine::ports::Query::of(table, partition)
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::encode::encode;
 use super::entity;
 use super::fault::{Fault, code_header};
 use super::transport::repeat;
-use crate::ports::{CommitError, Page, Query, Row, Select, StoreError, Table, Tables, Write};
+use crate::ports::{CommitError, Page, QUERY_LIMIT, Query, Row, Select, StoreError, Table, Tables, Write};
 use crate::store::limits;
 use async_trait::async_trait;
 use azure_core::http::headers::HeaderName;
@@ -218,7 +218,7 @@ fn filter(query: &Query<'_>) -> String {
         Select::Keys => "&$select=RowKey,Timestamp",
         Select::Documents => "",
     };
-    format!("$filter={}&$top={}{select}", encode(&conditions.join(" and ")), query.limit.clamp(1, limits::QUERY_LIMIT))
+    format!("$filter={}&$top={}{select}", encode(&conditions.join(" and ")), query.limit.clamp(1, QUERY_LIMIT))
 }
 
 /// The least key that can follow a row's: no character of a key sorts before `-`. The service's own continuation is no key.

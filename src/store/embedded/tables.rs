@@ -2,8 +2,8 @@
 
 use super::state::{ROWS, State, table_code};
 use super::writer::Draft;
-use crate::ports::{CommitError, Etag, Page, Query, Row, Select, StoreError, Table, Tables, Write};
-use crate::store::limits::{QUERY_LIMIT, check_commit};
+use crate::ports::{CommitError, Etag, Page, QUERY_LIMIT, Query, Row, Select, StoreError, Table, Tables, Write};
+use crate::store::limits::check_commit;
 use async_trait::async_trait;
 use redb::ReadableTable;
 use serde_json::Value;
