@@ -2,7 +2,7 @@
 
 pub use crate::contract::{
     Job, JobContext, JobError, OrFail, ParameterFault, Result, StagePolicy, StageResults, StageTasks, SubmitContext,
-    Task, TaskContext, TaskDefinition, TaskError, TaskResult,
+    Task, TaskContext, TaskDefinition, TaskError, TaskResult, Tolerance,
 };
 pub use crate::ports::{BlobName, BlobProperties, Blobs, ContainerName, StoreError, Time};
 pub use crate::register_job;

@@ -20,7 +20,7 @@ pub use id::{InvalidJobId, JobId, TaskId};
 pub(crate) use id::{canonical_json, sha256_hex};
 pub use job::{Job, StageTasks};
 pub use parameters::ParameterFault;
-pub use policy::StagePolicy;
+pub use policy::{StagePolicy, Tolerance};
 pub(crate) use results::{Attachment, ErasedResults};
 pub use results::{StageResults, TaskEnd, TaskOutcome};
 pub use task::{Task, TaskDefinition, TaskOf};

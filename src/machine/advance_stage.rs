@@ -6,7 +6,7 @@ use crate::engine::{
 };
 use crate::model::{
     FailedTask, JobFailure, PAYLOAD_CONTAINER, PageRef, PlanPage, PlannedTaskRow, ResultsRow, StageMessage, Tally,
-    document, keys,
+    TaskMessage, document, keys,
 };
 use crate::ports::{CommitError, Query, Row, StoreError, Table, TablesExt, Write};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -91,8 +91,8 @@ impl CoreMachine {
             return Ok(Moved::Ended);
         };
         let tally = Tally::of(&outcomes);
-        if tally.failed > 0 {
-            return self.fail_tasks(state, stage, &outcomes, tally).await;
+        if let Some(failure) = too_many_failures(state, stage, &outcomes, tally) {
+            return self.end_in_failure(state, failure, tally).await;
         }
         match self.decide(state, stage, &outcomes, tally).await? {
             Ok((writes, moved)) => self.commit(state, writes, moved).await,
@@ -249,30 +249,23 @@ impl CoreMachine {
         Ok(outcomes.into_iter().flatten().collect())
     }
 
-    async fn fail_tasks(
-        &self,
-        state: &JobState,
-        stage: u32,
-        outcomes: &[TaskOutcome],
-        tally: Tally,
-    ) -> Result<Moved, MachineError> {
-        let tasks: Vec<_> = outcomes
-            .iter()
-            .filter_map(|outcome| match &outcome.result {
-                TaskEnd::Output(_) => None,
-                TaskEnd::Error { code, message } => Some(FailedTask {
-                    task_id: TaskId::new(&state.job.job_id, stage, outcome.index).to_string(),
-                    code: code.clone(),
-                    message: message.clone(),
-                }),
-            })
-            .take(JobFailure::TASKS)
-            .collect();
-        let first = tasks.first().map_or("", |task| &task.message);
-        let message =
-            format!("{} of {} tasks of stage {stage} failed; the first: {first}", tally.failed, outcomes.len());
-        let failure = JobFailure { code: "tasks_failed".to_owned(), message, stage, tasks };
-        self.end_in_failure(state, failure, tally).await
+    /// Ends a job as soon as more of a stage's tasks have failed than the stage bears. What else is under way finds the job
+    /// ended.
+    pub(super) async fn fail_at_once(&self, message: &TaskMessage) -> Result<(), MachineError> {
+        let TaskMessage { job_id, run, stage, batch, .. } = message;
+        let outcomes = self.results(&RollCall::node_of_batch(*batch).partition(job_id, *run, *stage)).await?;
+        for _ in 0..TRIES {
+            let Some(state) = self.load(job_id).await? else { return Ok(()) };
+            if state.job.status.is_terminal() || (state.job.run, state.job.stage) != (*run, *stage) {
+                return Ok(());
+            }
+            let tally = self.count_open_stage(&state).await?;
+            let Some(failure) = too_many_failures(&state, *stage, &outcomes, tally) else { return Ok(()) };
+            if let Moved::Ended = self.end_in_failure(&state, failure, tally).await? {
+                return Ok(());
+            }
+        }
+        Err(MachineError::Contended(job_id.clone()))
     }
 
     pub(super) async fn fail(
@@ -326,4 +319,24 @@ impl CoreMachine {
         let params = self.recall(&state.job.parameters).await?;
         Ok(JobContext { job_id: state.job.job_id.clone(), run: state.job.run, params, stage_results })
     }
+}
+
+/// The job's failure, if more of a stage's tasks have failed than the stage bears; it names the first among `outcomes`.
+fn too_many_failures(state: &JobState, stage: u32, outcomes: &[TaskOutcome], tally: Tally) -> Option<JobFailure> {
+    let row = &state.stages.get(&stage)?.row;
+    if row.policy.tolerated_failures.bears(tally.failed, row.tasks) {
+        return None;
+    }
+    let failed = outcomes.iter().filter_map(|outcome| match &outcome.result {
+        TaskEnd::Output(_) => None,
+        TaskEnd::Error { code, message } => Some(FailedTask {
+            task_id: TaskId::new(&state.job.job_id, stage, outcome.index).to_string(),
+            code: code.clone(),
+            message: message.clone(),
+        }),
+    });
+    let tasks: Vec<_> = failed.take(JobFailure::TASKS).collect();
+    let one = tasks.first().map_or("", |task| &task.message);
+    let message = format!("{} of {} tasks of stage {stage} failed, among them: {one}", tally.failed, row.tasks);
+    Some(JobFailure { code: "tasks_failed".to_owned(), message, stage, tasks })
 }

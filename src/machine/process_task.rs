@@ -4,7 +4,7 @@ use super::{CoreMachine, MachineError};
 use crate::contract::registry::TaskType;
 use crate::contract::{TaskContext, TaskEnd, TaskError, TaskId, TaskOutcome};
 use crate::engine::{Attempted, BatchVerdict, Delivery, Execution, RollCall, judge_batch, next_attempt, pending_tasks};
-use crate::model::{ResultsRow, RetryRow, StageMessage, Tally, TaskMessage, document, keys};
+use crate::model::{ResultsRow, RetryRow, StageMessage, StageRow, Tally, TaskMessage, document, keys};
 use crate::ports::{CommitError, Query, StoreError, Table, TablesExt, Time, Write};
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -35,7 +35,7 @@ impl CoreMachine {
             return Ok(());
         }
         match self.progress(message).await? {
-            Progress::Ended => return self.roll_call(message, stage.row.batches).await,
+            Progress::Ended => return self.roll_call(message, &stage.row).await,
             Progress::Retried(_) => return Ok(self.send_task(&next_attempt(message), Duration::ZERO).await?),
             Progress::Underway => {}
         }
@@ -48,7 +48,7 @@ impl CoreMachine {
         }
         outcomes.sort_by_key(|outcome| outcome.index);
         self.record(message, &outcomes).await?;
-        self.roll_call(message, stage.row.batches).await
+        self.roll_call(message, &stage.row).await
     }
 
     async fn process_batch(&self, message: &TaskMessage, delivery: Delivery) -> Result<(), MachineError> {
@@ -63,7 +63,7 @@ impl CoreMachine {
         }
         if message.attempt > 1 || message.resent || delivery == Delivery::Repeated {
             match self.progress(message).await? {
-                Progress::Ended => return self.roll_call(message, stage.row.batches).await,
+                Progress::Ended => return self.roll_call(message, &stage.row).await,
                 Progress::Retried(row) => {
                     let delay = row.due_at.since(self.environment.now());
                     return Ok(self.send_task(&next_attempt(message), delay).await?);
@@ -80,7 +80,7 @@ impl CoreMachine {
         match judge_batch(attempted, self.environment.random()) {
             BatchVerdict::Ended(outcomes) => {
                 self.record(message, &outcomes).await?;
-                self.roll_call(message, stage.row.batches).await
+                self.roll_call(message, &stage.row).await
             }
             BatchVerdict::Retry { ended, pending, message: next, delay } => {
                 let row = RetryRow {
@@ -206,20 +206,24 @@ impl CoreMachine {
 
     /// Finds out whether this batch was the last of its node, and climbs as far as it was. Who comes last at the root
     /// asks for the next stage. Only then is the message done: a climb cut short is resumed by its redelivery.
-    async fn roll_call(&self, message: &TaskMessage, batches: u64) -> Result<(), MachineError> {
+    async fn roll_call(&self, message: &TaskMessage, row: &StageRow) -> Result<(), MachineError> {
         let TaskMessage { job_id, run, stage, .. } = message;
-        let roll_call = RollCall::over(batches);
+        let roll_call = RollCall::over(row.batches);
         let mut node = RollCall::node_of_batch(message.batch);
         loop {
             let children = self.children(job_id, *run, *stage, node).await?;
-            if (children.len() as u64) < roll_call.children(node) {
+            let complete = children.len() as u64 == roll_call.children(node);
+            let tally: Tally = children.into_values().sum();
+            if !row.policy.tolerated_failures.bears(tally.failed, row.tasks) {
+                return self.fail_at_once(message).await;
+            }
+            if !complete {
                 return Ok(());
             }
             let Some(parent) = roll_call.parent(node) else {
                 let next = StageMessage { job_id: job_id.clone(), run: *run, stage: stage + 1, handed_on: false };
                 return Ok(self.send_stage(&next, Duration::ZERO).await?);
             };
-            let tally: Tally = children.into_values().sum();
             let partition = parent.partition(job_id, *run, *stage);
             self.store
                 .tables

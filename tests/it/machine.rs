@@ -3,7 +3,7 @@
 use crate::scripted::{Deed, Scripted, executions};
 use coremachine::contract::registry::Registry;
 use coremachine::machine::{ChangeError, CoreMachine, Delivery, JobReport, SubmitError};
-use coremachine::model::{JobStatus, StageMessage, TaskMessage};
+use coremachine::model::{JobStatus, StageMessage, Tally, TaskMessage};
 use coremachine::ports::{BlobName, Queue, Table, TablesExt};
 use coremachine::prelude::ContainerName;
 use coremachine::store::VirtualEnvironment;
@@ -175,6 +175,40 @@ async fn late_and_forged_messages_change_nothing() {
 }
 
 #[tokio::test]
+async fn tolerated_failures_leave_a_result_and_can_be_retried() {
+    let bench = Bench::new();
+    let first = vec![Deed::Give(1), Deed::SucceedInRun(2), Deed::Give(3)];
+    let job = Scripted { name: "tolerated".to_owned(), tolerated: 1, ..stages(vec![first, vec![Deed::Give(4)]]) };
+    let report = bench.run("scripted", json!(job)).await;
+    assert_eq!((report.job.status, &report.result), (JobStatus::CompletedWithErrors, &json!([[1, 3], [4]])));
+    assert_eq!((report.stages[0].tally.failed, &report.job.error), (1, &None));
+    bench.machine().retry(&report.job.job_id).await.expect("retried");
+    bench.settle().await;
+    let report = bench.report(&report.job.job_id).await;
+    assert_eq!((report.job.status, &report.result), (JobStatus::Completed, &json!([[1, 2, 3], [4]])));
+    assert_eq!(executions(&report.job.job_id), [1, 2, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_job_fails_at_once_when_more_has_failed_than_it_bears() {
+    let bench = Bench::new();
+    let deeds: Vec<_> = (0..200).map(|n| if n % 10 == 3 { Deed::GiveUp } else { Deed::Give(n) }).collect();
+    let job = Scripted { name: "at once".to_owned(), tolerated: 2, ..stages(vec![deeds]) };
+    let job_id = bench.submit("scripted", json!(job)).await.expect("accepted").job.job_id;
+    let open = StageMessage { job_id: job_id.clone(), run: 1, stage: 1, handed_on: false }.to_bytes();
+    bench.machine().advance_stage(&open, Delivery::First).await.expect("opened");
+    for batch in 0..24 {
+        assert_eq!(bench.report(&job_id).await.job.status, JobStatus::Processing, "before batch {batch}");
+        let message = TaskMessage { job_id: job_id.clone(), run: 1, stage: 1, batch, attempt: 1, resent: false };
+        bench.machine().process_task(&message.to_bytes(), Delivery::First).await.expect("processed");
+    }
+    let report = bench.report(&job_id).await;
+    let error = report.job.error.expect("a failed job says why");
+    assert_eq!((report.job.status, error.tasks.len(), report.stages[0].tally.failed), (JobStatus::Failed, 3, 3));
+    assert!(error.message.starts_with("3 of 200 tasks of stage 1 failed"), "{}", error.message);
+}
+
+#[tokio::test]
 async fn a_cancelled_job_starts_no_further_task_and_stays_cancelled() {
     let bench = Bench::new();
     let job =
@@ -198,14 +232,15 @@ async fn a_cancelled_job_starts_no_further_task_and_stays_cancelled() {
 
 #[tokio::test]
 async fn a_retry_keeps_every_completed_task_and_runs_the_others_again() {
-    for batch_size in [1, 2, 5] {
+    // The job fails at once, with as many failures as the first failing batch has.
+    for (batch_size, failures) in [(1, 1), (2, 1), (5, 2)] {
         let bench = Bench::new();
         let second = vec![Deed::Give(1), Deed::SucceedAtExecution(3), Deed::Give(3), Deed::SucceedAtExecution(2)];
         let job = stages(vec![vec![Deed::Give(0)], second, vec![Deed::Give(9)]]);
         let job = Scripted { name: format!("retry {batch_size}"), batch_size, ..job };
         let failed = bench.run("scripted", json!(job)).await;
         let job_id = failed.job.job_id.clone();
-        assert_eq!((failed.job.status, failed.stages[1].tally.failed), (JobStatus::Failed, 2));
+        assert_eq!((failed.job.status, failed.stages[1].tally.failed), (JobStatus::Failed, failures));
 
         bench.machine().retry(&job_id).await.expect("retried");
         bench.settle().await;
@@ -285,7 +320,7 @@ async fn a_batch_that_is_given_up_has_failed_with_its_evidence_kept() {
     bench.settle().await;
     let report = bench.report(&job_id).await;
     let error = report.job.error.expect("a failed job says why");
-    assert_eq!((report.job.status, report.stages[0].tally.completed), (JobStatus::Failed, 1));
+    assert_eq!((report.job.status, report.stages[0].tally), (JobStatus::Failed, Tally { completed: 0, failed: 1 }));
     assert_eq!((error.tasks.len(), error.tasks[0].code.as_str()), (1, "given_up"));
     let evidence = bench.store().tables.query_all(query(Table::Index, "poison")).await.expect("the evidence");
     assert_eq!(evidence.len(), 1);

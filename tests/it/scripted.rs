@@ -18,6 +18,8 @@ pub(crate) struct Scripted {
     /// Tells one job from another.
     pub(crate) name: String,
     pub(crate) batch_size: u32,
+    /// How many failed tasks each stage bears.
+    pub(crate) tolerated: u64,
     /// The method that goes wrong, and how: `plan`, `aggregate`, `advance`, `result`, each with `!` for a panic.
     pub(crate) fault: String,
     /// Whether every call of `create_stage_tasks` gives other tasks.
@@ -100,7 +102,12 @@ impl Job for Scripted {
     }
 
     fn stage_policy(&self, _stage: u32) -> StagePolicy {
-        StagePolicy { batch_size: self.batch_size, task_timeout: Duration::from_millis(200), ..StagePolicy::default() }
+        StagePolicy {
+            batch_size: self.batch_size,
+            task_timeout: Duration::from_millis(200),
+            tolerated_failures: Tolerance::Count(self.tolerated),
+            ..StagePolicy::default()
+        }
     }
 }
 
