@@ -11,25 +11,31 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long a job may take here; far more than it does, since the machine may be busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(4);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 
-struct Running {
+/// The app, its host, and a client of it.
+pub(crate) struct Running {
     store: Store,
-    host: FunctionsHost,
-    client: Client,
+    pub(crate) host: FunctionsHost,
+    pub(crate) client: Client,
 }
 
 impl Running {
     async fn start(options: Options) -> Self {
         let connection = azurite::account();
-        let parsed = Connection::parse("AzureWebJobsStorage", &connection).expect("a connection string");
+        Self::start_on(&connection, &connection, options).await
+    }
+
+    /// On the account of `connection`, which the app's own setting `apps` may reach by another way than the host does.
+    pub(crate) async fn start_on(connection: &str, apps: &str, options: Options) -> Self {
+        let parsed = Connection::parse("AzureWebJobsStorage", connection).expect("a connection string");
         let settings = StorageSettings { state: parsed.clone(), data: parsed };
         let store = azure::connect(&settings).expect("a store");
-        let host = FunctionsHost::start(&app::folder(), store.queues.clone(), &connection, options).await;
+        let host = FunctionsHost::start(&app::folder(), store.queues.clone(), apps, options).await;
         Self { store, host: host.unwrap_or_else(|fault| panic!("{fault}")), client: http_client() }
     }
 
-    async fn submit(&self, job_type: &str, parameters: &Value) -> Value {
+    pub(crate) async fn submit(&self, job_type: &str, parameters: &Value) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let url = format!("{}/api/jobs/{job_type}", self.host.http());
         loop {
@@ -45,7 +51,7 @@ impl Running {
     }
 
     /// Follows the completion link, as a pipeline does, until the job has ended.
-    async fn completion(&self, submitted: &Value) -> Value {
+    pub(crate) async fn completion(&self, submitted: &Value) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let link = submitted["links"]["completion"].as_str().expect("a link");
         loop {
@@ -78,7 +84,7 @@ impl Running {
     }
 
     /// Puts `count` blobs into a container, the n-th of n bytes.
-    async fn fill(&self, container: &str, count: u64) {
+    pub(crate) async fn fill(&self, container: &str, count: u64) {
         let container = ContainerName::parse(container).expect("a name");
         self.store.data.create_container(&container).await.expect("a container");
         for number in 0..count {
@@ -93,7 +99,7 @@ impl Running {
     }
 
     /// Waits until nothing is under way; then every queue must be empty, poison included.
-    async fn settled(&self) -> Counters {
+    pub(crate) async fn settled(&self) -> Counters {
         self.host.quiesced(PATIENCE).await.unwrap_or_else(|fault| panic!("{fault}"));
         for queue in Queue::ALL {
             let length = self.store.queues.length(queue).await.expect("a length");
@@ -103,7 +109,7 @@ impl Running {
     }
 }
 
-fn assert_listed(ended: &Value, count: u64) {
+pub(crate) fn assert_listed(ended: &Value, count: u64) {
     let (result, total) = (&ended["result"], count * (count - 1) / 2);
     assert_eq!((ended["status"].as_str(), result["blob_count"].as_u64()), (Some("completed"), Some(count)), "{ended}");
     assert_eq!(result["analysis"]["total_size"], total);

@@ -1,11 +1,16 @@
 //! `coremachine run` and `coremachine dev`: the embedded engine, as a user starts it.
 
 use crate::support;
-use reqwest::StatusCode;
+use coremachine::contract::JobId;
+use coremachine::contract::registry::Registry;
+use coremachine::machine::{CoreMachine, JobReport};
+use coremachine::store::{EmbeddedStore, SystemEnvironment};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -119,8 +124,13 @@ struct Dev {
 
 impl Dev {
     async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    async fn start_with(folder: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(BINARY)
             .args(["dev", "--port", "0"])
+            .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -133,6 +143,45 @@ impl Dev {
         Self { child, base }
     }
 
+    async fn submit(&self, client: &Client, job_type: &str, parameters: &Value) -> String {
+        let answer = client.post(format!("{}/jobs/{job_type}", self.base)).json(parameters);
+        let submitted: Value = answer.send().await.expect("an answer").json().await.expect("JSON");
+        submitted["job_id"].as_str().expect("an id").to_owned()
+    }
+
+    async fn status(&self, client: &Client, id: &str) -> Value {
+        let answer = client.get(format!("{}/jobs/{id}", self.base)).send().await;
+        answer.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// Waits until a stage is open and so many of its tasks have ended.
+    async fn reaches(&self, client: &Client, id: &str, stage: usize, completed: usize) {
+        let waited = async {
+            loop {
+                let status = self.status(client, id).await;
+                match status["stages"][stage - 1]["tasks"]["completed"].as_u64() {
+                    Some(reached) if reached >= completed as u64 => return,
+                    Some(_) | None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), waited).await.expect("the job comes so far");
+    }
+
+    /// Submits the same work again, and waits for its end.
+    async fn ended(&self, client: &Client, job_type: &str, parameters: &Value) -> Value {
+        let waited = async {
+            loop {
+                let answer = client.post(format!("{}/jobs/{job_type}", self.base)).header("prefer", "wait=60");
+                let answer = answer.json(parameters).send().await.expect("an answer");
+                if answer.status() == StatusCode::OK {
+                    return answer.json().await.expect("JSON");
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(3), waited).await.expect("the job ends")
+    }
+
     async fn kill(mut self) {
         self.child.kill().await.expect("SIGKILL");
     }
@@ -143,15 +192,12 @@ async fn a_job_survives_kill_9_in_its_middle() {
     let folder = folder();
     let client = support::http_client();
     let dev = Dev::start(folder.path()).await;
-    let answer =
-        client.post(format!("{}/jobs/hello_world", dev.base)).json(&json!({ "message": "on", "count": 30_000 }));
-    let submitted: Value = answer.send().await.expect("an answer").json().await.expect("JSON");
-    let id = submitted["job_id"].as_str().expect("an id");
+    let parameters = json!({ "message": "on", "count": 30_000 });
+    let id = dev.submit(&client, "hello_world", &parameters).await;
     // Killed as soon as it is under way, and again whenever it has gone on a little.
     let (mut dev, mut kills, mut reached) = (dev, 0, 0.0);
     while kills < 4 {
-        let status: Value =
-            client.get(format!("{}/jobs/{id}", dev.base)).send().await.expect("an answer").json().await.expect("JSON");
+        let status = dev.status(&client, &id).await;
         let progress = status["progress"].as_f64().expect("a number");
         assert_ne!(status["status"], "completed", "too quick to be killed: raise the count");
         if progress > reached {
@@ -163,21 +209,62 @@ async fn a_job_survives_kill_9_in_its_middle() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    let waited = async {
-        loop {
-            let answer = client.post(format!("{}/jobs/hello_world", dev.base)).header("prefer", "wait=60");
-            let answer = answer.json(&json!({ "message": "on", "count": 30_000 })).send().await.expect("an answer");
-            if answer.status() == StatusCode::OK {
-                return answer.json::<Value>().await.expect("JSON");
-            }
-        }
-    };
-    let ended = tokio::time::timeout(Duration::from_mins(3), waited).await.expect("the job ends");
+    let ended = dev.ended(&client, "hello_world", &parameters).await;
     assert_eq!(
         (&ended["status"], &ended["result"]),
         (&json!("completed"), &json!({ "greeting": "on", "count": 30_000 }))
     );
     assert_eq!(ended["stages"][0]["tasks"]["completed"], 30_000);
+}
+
+#[tokio::test]
+async fn a_job_of_two_stages_survives_kill_9_in_each() {
+    const FILES: usize = 5000;
+    let (folder, docs) = (folder(), folder());
+    let mut total = 0;
+    for number in 0..FILES {
+        fs::write(docs.path().join(format!("{number}.txt")), "x".repeat(number % 100)).expect("a file");
+        total += number % 100;
+    }
+    let container = format!("docs={}", docs.path().display());
+    let arguments = ["--container", container.as_str()];
+    let parameters = json!({ "container_name": "docs" });
+    let client = support::http_client();
+    let mut dev = Dev::start_with(folder.path(), &arguments).await;
+    let id = dev.submit(&client, "list_container", &parameters).await;
+    // Twice while the one task of stage 1 lists or its stage is closed, and twice between the batches of stage 2.
+    let mut kept = 0;
+    for (stage, completed) in [(1, 0), (1, 0), (2, 1), (2, FILES / 3)] {
+        dev.reaches(&client, &id, stage, completed).await;
+        dev.kill().await;
+        let report = at_rest(folder.path(), &id).await;
+        assert_eq!(report.job.stage as usize, stage, "too quick to be killed in stage {stage}: raise the count");
+        let tally = report.stages[stage - 1].tally;
+        if stage == 2 {
+            assert!(tally.completed >= kept && tally.completed < FILES as u64, "{} after {kept}", tally.completed);
+            kept = tally.completed;
+        }
+        dev = Dev::start_with(folder.path(), &arguments).await;
+    }
+    let ended = dev.ended(&client, "list_container", &parameters).await;
+    let (result, analysis) = (&ended["result"], &ended["result"]["analysis"]);
+    assert_eq!((ended["status"].as_str(), result["blob_count"].as_u64()), (Some("completed"), Some(FILES as u64)));
+    assert_eq!((&analysis["total_size"], &analysis["by_extension"][".txt"]["count"]), (&json!(total), &json!(FILES)));
+    for (stage, count) in [(0, 1), (1, FILES)] {
+        let tasks = json!({ "total": count, "completed": count, "failed": 0, "pending": 0 });
+        assert_eq!(ended["stages"][stage]["tasks"], tasks, "stage {}", stage + 1);
+    }
+}
+
+/// A job as a process that was killed has left it.
+async fn at_rest(folder: &Path, id: &str) -> JobReport {
+    let environment = Arc::new(SystemEnvironment);
+    let store =
+        EmbeddedStore::open(&folder.join(".coremachine"), Arc::clone(&environment) as _, Vec::new()).expect("a store");
+    let registry = Registry::linked().expect("the registered jobs");
+    let machine = CoreMachine::new(Arc::new(registry), store, environment);
+    let report = machine.status(&JobId::parse(id).expect("an id")).await;
+    report.expect("it is read").expect("it is there")
 }
 
 #[tokio::test]

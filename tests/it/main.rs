@@ -5,10 +5,12 @@
 
 mod app_folder;
 mod app_on_azurite;
+mod app_through_faults;
 mod azure_store;
 mod conformance;
 mod crashes;
 mod embedded;
+mod fault_proxy;
 mod functions_host;
 mod handler;
 mod http_api;
